@@ -1,0 +1,157 @@
+"""load_model: a checkpoint folder, a hub name or a module that is already in memory, and its adapters, as a TracedModel."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from hooks.adapters import Adapters
+from hooks.backends.hf import HuggingFaceModel
+from hooks.blocks import unwrapped
+
+WHOLE_HASH_LIMIT = 64 * 2**20  # larger weight files are identified by size and both ends, not by every byte
+
+
+def load_model(
+    name_or_path_or_module: str | Path | nn.Module,
+    tokenizer: Any = None,
+    processor: Any = None,
+    *,
+    adapter: str | Path | Mapping[str, str | Path] | None = None,
+    backend: str = "hf",
+    dtype: str | torch.dtype = "auto",
+    device: str | torch.device | None = None,
+    revision: str | None = None,
+) -> HuggingFaceModel:
+    """A model ready for capture and edits, in eval mode.
+
+    `adapter` is a LoRA folder (its variant is called `"tuned"`) or a dict name -> folder; the base model stays available as
+    variant `"base"`. An adapter that is missing tensors, or that changes nothing, raises ValueError. With a module, give its
+    tokenizer (and processor, for images).
+    """
+    if backend != "hf":
+        raise ValueError(f"backend {backend!r} is not available: expected 'hf'.")
+    if isinstance(name_or_path_or_module, nn.Module):
+        module, name = unwrapped(name_or_path_or_module), getattr(name_or_path_or_module.config, "_name_or_path", "") or "module"
+        if tokenizer is None and processor is None:
+            raise ValueError("a module alone cannot read prompts: expected load_model(module, tokenizer=...) (processor=... for images).")
+        identity: dict[str, Any] = {"model": type(module).__name__, "weights": _module_hash(module)}
+    else:
+        name = str(name_or_path_or_module)
+        module, tokenizer, processor = _from_pretrained(name, tokenizer, processor, dtype, revision)
+        identity = {"model": Path(name).name if Path(name).is_dir() else name, "weights": _checkpoint_identity(name, module)}
+    tokenizer = tokenizer or processor.tokenizer
+    target = device or ("cuda" if torch.cuda.is_available() else None)
+    if target is not None:
+        module = module.to(target)
+    module.eval()
+    identity |= {
+        "dtype": str(next(module.parameters()).dtype).removeprefix("torch."),
+        "attention": getattr(module.config, "_attn_implementation", None),
+        "tokenizer": _tokenizer_hash(tokenizer, processor),
+    }
+    adapters = None
+    if adapter is not None:
+        folders = dict(adapter) if isinstance(adapter, Mapping) else {"tuned": adapter}
+        adapters = _with_adapters(module, {variant: Path(folder) for variant, folder in folders.items()})
+        identity["adapters"] = {variant: folder_hash(Path(folder)) for variant, folder in folders.items()}
+    model = HuggingFaceModel(module, tokenizer, processor, name=name, identity=identity, adapters=adapters)
+    if adapters is not None:
+        _refuse_identity(model)
+    return model
+
+
+def _from_pretrained(name: str, tokenizer: Any, processor: Any, dtype: Any, revision: str | None) -> tuple[nn.Module, Any, Any]:
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+
+    if ("/" in name or name.startswith(".")) and name.count("/") != 1 and not Path(name).is_dir():
+        raise FileNotFoundError(f"model folder {name} does not exist: expected a checkpoint folder, or a hub name such as 'org/model'.")
+    config = AutoConfig.from_pretrained(name, revision=revision)
+    sees = getattr(config, "vision_config", None) is not None
+    auto = AutoModelForImageTextToText if sees else AutoModelForCausalLM
+    module = auto.from_pretrained(name, dtype=dtype, revision=revision)
+    if sees and processor is None:
+        processor = AutoProcessor.from_pretrained(name, revision=revision)
+    return module, tokenizer or AutoTokenizer.from_pretrained(name, revision=revision), processor
+
+
+def _with_adapters(module: nn.Module, folders: Mapping[str, Path]) -> Adapters:
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    peft: Any = None
+    for variant, folder in folders.items():
+        if variant == "base":
+            raise ValueError("an adapter cannot be called 'base': that is the variant without adapters.")
+        weights = folder / "adapter_model.safetensors"
+        if not (folder / "adapter_config.json").is_file() or not weights.is_file():
+            raise FileNotFoundError(f"{folder} is no adapter: expected adapter_config.json and adapter_model.safetensors in it.")
+        if peft is None:
+            peft = PeftModel.from_pretrained(module, str(folder), adapter_name=variant)  # type: ignore[arg-type]
+        else:
+            peft.load_adapter(str(folder), adapter_name=variant)
+        stored, landed = load_file(weights), get_peft_model_state_dict(peft, adapter_name=variant)
+        lost = [key for key in stored if key not in landed or not torch.equal(landed[key].cpu().to(stored[key].dtype), stored[key])]
+        if lost or len(landed) != len(stored):
+            raise ValueError(
+                f"adapter {folder} did not load: {len(lost)} of its {len(stored)} tensors found no place (first: {lost[:1]}), and "
+                f"{max(0, len(landed) - len(stored))} places stayed empty. Expected an adapter that was trained on this architecture."
+            )
+    module.eval()
+    return Adapters(peft, tuple(folders))
+
+
+def _refuse_identity(model: HuggingFaceModel) -> None:
+    ids = torch.arange(4, 12, device=model.device)[None] % model.module.config.get_text_config().vocab_size
+
+    def logits(variant: str) -> torch.Tensor:
+        view = model.variant(variant)
+        with view._ready():
+            return view.module(input_ids=ids).logits
+
+    base = logits("base")
+    for variant in model.variants[1:]:
+        if torch.equal(logits(variant), base):
+            raise ValueError(
+                f"adapter {variant!r} changes nothing: the logits of a probe with it on equal those with it off, bit for bit. Expected a "
+                "trained adapter (an untrained LoRA has B = 0)."
+            )
+
+
+def folder_hash(folder: Path) -> str:
+    """sha256 over the safetensors files and JSON configs of a checkpoint or adapter folder (see WHOLE_HASH_LIMIT)."""
+    digest = hashlib.sha256()
+    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*config.json")]):
+        digest.update(f"{file.name} {file.stat().st_size} ".encode())
+        if file.stat().st_size <= WHOLE_HASH_LIMIT:
+            digest.update(file.read_bytes())
+        else:
+            with file.open("rb") as data:
+                digest.update(data.read(2**20))
+                data.seek(-(2**20), 2)
+                digest.update(data.read())
+    return digest.hexdigest()
+
+
+def _checkpoint_identity(name: str, module: nn.Module) -> str:
+    commit = getattr(module.config, "_commit_hash", None)
+    return folder_hash(Path(name)) if Path(name).is_dir() else f"commit {commit}"
+
+
+def _module_hash(module: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, weight in module.named_parameters():
+        digest.update(f"{name} {tuple(weight.shape)} {weight.double().sum().item():.17g}".encode())
+    return digest.hexdigest()
+
+
+def _tokenizer_hash(tokenizer: Any, processor: Any) -> str:
+    vocabulary = sorted(tokenizer.get_vocab().items())
+    template = getattr(processor, "chat_template", None) or tokenizer.chat_template
+    return hashlib.sha256(json.dumps([vocabulary, template]).encode()).hexdigest()

@@ -1,0 +1,181 @@
+"""Prompt: one input of an experiment, text and images, and `read_prompts`, the one reader of prompt files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROLES = ("system", "user", "assistant", "tool")
+
+
+class PromptError(ValueError):
+    """A prompt file, or a prompt, that cannot be used; the message says where, what was expected and what came."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn: a role and its parts in order; a `str` is text, a `Path` is an image."""
+
+    role: str
+    parts: tuple[str | Path, ...]
+
+    @property
+    def text(self) -> str:
+        return "".join(part for part in self.parts if isinstance(part, str))
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One input: a conversation (`messages`) or raw `text`, perhaps with the answer that follows it.
+
+    `prefill` is the beginning of the answer, given to the model as part of the prompt (the scope `last` is then its last
+    token); `response` is an answer that is complete. `label` is the class that a study contrasts; `tags` holds every other
+    key of the prompt's line. The id is what rows are joined by: it is unique in a file.
+    """
+
+    id: str
+    messages: tuple[Message, ...] = ()
+    text: str | None = None
+    prefill: str | None = None
+    response: str | None = None
+    label: str | None = None
+    tags: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if bool(self.messages) == (self.text is not None):
+            raise PromptError(f"prompt {self.id!r}: expected either messages or text, got {'both' if self.messages else 'neither'}.")
+
+    @property
+    def images(self) -> tuple[Path, ...]:
+        """The images of all turns, in order."""
+        return tuple(part for message in self.messages for part in message.parts if isinstance(part, Path))
+
+    @property
+    def content_hash(self) -> str:
+        """sha256 of all that the model sees: roles, texts, image bytes, prefill and response; not the id, label or tags."""
+        return _content_hash(self.messages, self.text, self.prefill, self.response)
+
+    def record(self) -> dict[str, Any]:
+        """The prompt as a store keeps it: id, label, tags and content hash."""
+        return {"id": self.id, "label": self.label, "tags": dict(self.tags), "sha256": self.content_hash}
+
+
+def _content_hash(messages: Iterable[Message], text: str | None, prefill: str | None, response: str | None) -> str:
+    digest = hashlib.sha256()
+    for message in messages:
+        digest.update(f"\0role {message.role}".encode())
+        for part in message.parts:
+            digest.update(b"\0image" + hashlib.sha256(part.read_bytes()).digest() if isinstance(part, Path) else f"\0text {part}".encode())
+    digest.update(json.dumps([text, prefill, response]).encode())
+    return digest.hexdigest()
+
+
+def as_prompts(prompts: str | Path | Iterable[Prompt]) -> list[Prompt]:
+    """The prompts of a JSONL file, or those given, after the same checks (not empty, no id twice)."""
+    if isinstance(prompts, str | Path):
+        return read_prompts(prompts)
+    listed = list(prompts)
+    if not listed:
+        raise PromptError("no prompts: expected at least one.")
+    seen: set[str] = set()
+    for prompt in listed:
+        if prompt.id in seen:
+            raise PromptError(f"prompt id {prompt.id!r} is there twice: rows are joined by id, so every id must be unique.")
+        seen.add(prompt.id)
+    return listed
+
+
+def read_prompts(path: str | Path) -> list[Prompt]:
+    """The prompts of a JSONL file, one JSON object a line; image paths are relative to the file's folder.
+
+    Keys: `messages` (chat turns; `content` is a string or a list of text and image parts) or `text` (no chat template);
+    optional `id` (else the content hash), `prefill`, `response`, `label`; every other key becomes a tag. A final
+    assistant turn is the response. Raises PromptError with the line number on anything that it cannot use.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise PromptError(f"prompt file {path} does not exist: expected a JSONL file, one prompt a line.")
+    prompts: list[Prompt] = []
+    line_of: dict[str, int] = {}
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                prompt = _prompt_from(json.loads(line), path.parent)
+            except json.JSONDecodeError as error:
+                raise PromptError(f"{path}, line {number}: not a JSON object ({error.msg} at column {error.colno}).") from None
+            except PromptError as error:
+                raise PromptError(f"{path}, line {number}: {error}") from None
+            if prompt.id in line_of:
+                raise PromptError(
+                    f"{path}, line {number}: id {prompt.id!r} was used on line {line_of[prompt.id]}: every id must be unique "
+                    "(a line without an id is named by its content, so two equal lines need ids)."
+                )
+            line_of[prompt.id] = number
+            prompts.append(prompt)
+    if not prompts:
+        raise PromptError(f"prompt file {path} is empty: expected one JSON object a line.")
+    return prompts
+
+
+def _prompt_from(row: Any, folder: Path) -> Prompt:
+    if not isinstance(row, dict):
+        raise PromptError(f"expected a JSON object, got {type(row).__name__}.")
+    row = dict(row)
+    messages = tuple(_message_from(turn, folder) for turn in row.pop("messages", None) or ())
+    text, prefill, response, label = (_optional_text(row, key) for key in ("text", "prefill", "response", "label"))
+    if messages and messages[-1].role == "assistant":
+        if response is not None:
+            raise PromptError("both a final assistant turn and a response: expected one of them.")
+        messages, response = messages[:-1], messages[-1].text
+        if not messages:
+            raise PromptError("the only turn is the assistant's: expected a user turn before it.")
+    if not messages and text is None:
+        raise PromptError("neither messages nor text: expected one of them.")
+    identifier = row.pop("id", None)
+    identifier = _content_hash(messages, text, prefill, response)[:16] if identifier is None else str(identifier)
+    return Prompt(identifier, messages, text, prefill, response, label, row)
+
+
+def _optional_text(row: dict[str, Any], key: str) -> str | None:
+    value = row.pop(key, None)
+    if key == "label" and isinstance(value, int | float):  # 0/1 labels are common; a label is a name here
+        return str(value)
+    if value is not None and not isinstance(value, str):
+        raise PromptError(f"{key} is {type(value).__name__}: expected text.")
+    if value is not None and not value.strip():
+        raise PromptError(f"{key} is empty: leave it out, or give it text.")
+    return value
+
+
+def _message_from(turn: Any, folder: Path) -> Message:
+    if not isinstance(turn, dict) or "role" not in turn:
+        raise PromptError(f"a turn is {turn!r}: expected an object with role and content.")
+    role, content = turn["role"], turn.get("content")
+    if role not in ROLES:
+        raise PromptError(f"role {role!r} is unknown: expected one of {', '.join(ROLES)}.")
+    parts = (content,) if isinstance(content, str) else tuple(_part_from(part, folder) for part in content or ())
+    if not any(isinstance(part, Path) or part.strip() for part in parts):
+        raise PromptError(f"the {role} turn is empty: expected text or an image.")
+    return Message(role, parts)
+
+
+def _part_from(part: Any, folder: Path) -> str | Path:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind == "text" and isinstance(part.get("text"), str):
+        return part["text"]
+    if kind == "image":
+        name = part.get("image") or part.get("path")
+        if not isinstance(name, str):
+            raise PromptError("an image part gives no path: expected {'type': 'image', 'image': 'pictures/1.png'}.")
+        if "://" in name or name.startswith("data:"):
+            raise PromptError(f"image {name[:60]!r} is an address: expected a local file (nothing is downloaded).")
+        if not (folder / name).is_file():
+            raise PromptError(f"image {name} does not exist: expected a file relative to {folder}.")
+        return folder / name
+    raise PromptError(f"a part is {part!r}: expected {{'type': 'text', 'text': ...}} or {{'type': 'image', 'image': path}}.")

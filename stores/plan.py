@@ -1,0 +1,107 @@
+"""Unit and Stream: what is to be captured, decided before the first forward pass and written into the store."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stores.canonical import content_key
+from stores.errors import UnknownName
+from stores.schema import DTYPES
+
+_STREAM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]*")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The atom of work and of commit: an ordered list of prompts that form one batch, and become one shard."""
+
+    key: str
+    prompt_ids: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.key or "\0" in self.key:
+            raise ValueError(f"Unit key {self.key!r}: expected non-empty text without NUL; Unit.of(ids) makes one.")
+        object.__setattr__(self, "prompt_ids", tuple(self.prompt_ids))
+
+    @classmethod
+    def of(cls, prompt_ids: Iterable[str]) -> Unit:
+        """The unit of these prompts, its key made from their ids: no clash when prompts are appended later."""
+        ids = tuple(prompt_ids)
+        return cls(content_key(ids)[:16], ids)
+
+    def described(self) -> dict[str, Any]:
+        return {"key": self.key, "prompt_ids": list(self.prompt_ids)}
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One (tower, point) of the residual stream: `Stream("vision.resid_post", layers=(0, 1), d_model=64, dtype="bfloat16")`."""
+
+    name: str
+    layers: tuple[int, ...]
+    d_model: int
+    dtype: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", tuple(int(layer) for layer in self.layers))
+        if not _STREAM_NAME.fullmatch(self.name):
+            raise ValueError(f"Stream name {self.name!r}: expected letters, digits and _ . @ -, such as 'resid_post'.")
+        if not self.layers or len(set(self.layers)) != len(self.layers) or min(self.layers) < 0:
+            raise ValueError(f"Stream({self.name}).layers {self.layers}: expected distinct 0-based layers, at least one.")
+        if self.d_model < 1:
+            raise ValueError(f"Stream({self.name}).d_model {self.d_model}: expected at least 1.")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"Stream({self.name}).dtype {self.dtype!r}: expected one of {', '.join(DTYPES)}.")
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """The names of its sites, `("resid_post:0", "resid_post:1", ...)`, in the order of the layer axis."""
+        return tuple(f"{self.name}:{layer}" for layer in self.layers)
+
+    def layer_index(self, layer: int) -> int:
+        """Where this layer stands on the stored layer axis."""
+        if layer not in self.layers:
+            raise UnknownName(f"Layer {layer} of {self.name} is not stored: there are layers {list(self.layers)}.")
+        return self.layers.index(layer)
+
+    def described(self) -> dict[str, Any]:
+        return {"name": self.name, "layers": list(self.layers), "d_model": self.d_model, "dtype": self.dtype}
+
+
+def new_segment(
+    planned: Mapping[str, Unit], plan: Sequence[Unit], known_prompts: Iterable[str] | None
+) -> tuple[Unit, ...]:
+    """The units of `plan` that a store with the units `planned` still needs, in order.
+
+    The stored plan wins: a unit whose prompts (`known_prompts`) are all planned already is not planned twice, so another
+    batch size on the second run changes nothing. `known_prompts=None` (result tables) compares keys alone.
+    Raises ValueError for a key used twice, or a unit that mixes planned and new prompts.
+    """
+    known = None if known_prompts is None else set(known_prompts)
+    added: dict[str, Unit] = {}
+    for unit in plan:
+        if added.get(unit.key) is not None:
+            raise ValueError(f"Unit key {unit.key!r} occurs twice in the plan: expected one unit a key.")
+        if planned.get(unit.key) == unit:
+            continue
+        if known is None:
+            if unit.key in planned:
+                raise ValueError(f"Unit {unit.key!r} is planned with other prompts: expected one meaning a key.")
+        else:
+            old = [prompt for prompt in unit.prompt_ids if prompt in known]
+            if old and len(old) == len(unit.prompt_ids):
+                continue
+            if old:
+                raise ValueError(
+                    f"Unit {unit.key!r} mixes planned prompts ({old[0]!r}, ...) with new ones: expected appended prompts "
+                    "in units of their own. Pass `plan` as a function from new prompt ids to units."
+                )
+            if unit.key in planned:
+                raise ValueError(
+                    f"Unit key {unit.key!r} is taken by other prompts of this store: name units by content, Unit.of(ids)."
+                )
+        added[unit.key] = unit
+    return tuple(added.values())

@@ -1,0 +1,107 @@
+"""The layout on disk and its version. The only file that spells the names of groups, datasets, attributes and folders.
+
+A store is a folder:
+
+    store.json                             what it is: spec, provenance, prompts, plan
+    shards/<key[:2]>/<key>.h5              sealed HDF5 files, never modified
+    commits/<host>.<pid>.<random>.jsonl    one log per writer; rebuildable from the shards
+    tmp/                                   files under construction
+
+An activation shard has one group a stream, so that xarray opens it whole, coordinates included
+(`xr.open_dataset(shard, engine="h5netcdf", group="activations/resid_post")`):
+
+    /activations/<stream>/values           [layer, row, d_model], chunks (1, up to 128, d_model), no filter
+    /activations/<stream>/{prompt_id, variant, position, token_id}    [row]
+    /activations/<stream>/chunk_xxh3_128   [layer, chunk, 16], the hash of each chunk's stored bytes
+    /activations/<stream>/{layer, row, d_model}                       dimension scales
+
+A result shard has one 1-D dataset a column (text: UTF-8 bytes, with offsets beside it), and a mask of the Nones:
+
+    /columns/<name>    /offsets/<name>    /null/<name>
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import h5py
+import numpy as np
+from h5py import h5t
+
+FORMAT = "misalignment-workbench-store"
+FORMAT_VERSION = 1
+
+# Folder
+MANIFEST = "store.json"
+SHARDS, COMMITS, TMP = "shards", "commits", "tmp"
+KIND_ACTIVATIONS, KIND_RESULTS = "activations", "results"
+
+# Root attributes of every shard
+A_FORMAT, A_VERSION, A_KIND = "format", "format_version", "kind"
+A_CONTENT_KEY, A_UNIT, A_NOTE = "content_key", "unit", "note"
+A_SPEC, A_PROVENANCE = "spec", "provenance"
+
+# Attributes of any object
+A_ENCODING, A_ENCODING_VERSION = "encoding-type", "encoding-version"
+A_TORCH_DTYPE = "torch_dtype"
+A_INDEX_HASH = "index_xxh3_128"
+
+# Activation shards
+ACTIVATIONS = "activations"
+VALUES, CHUNK_HASHES = "values", "chunk_xxh3_128"
+PROMPT_ID, VARIANT, POSITION, TOKEN_ID = "prompt_id", "variant", "position", "token_id"
+LAYER, ROW, D_MODEL = "layer", "row", "d_model"
+HASH_BYTES = 16
+CHUNK_ROWS = 128
+
+# Result shards
+COLUMNS, OFFSETS, NULL = "columns", "offsets", "null"
+A_COLUMNS, A_COLUMN_TYPE = "column_order", "column_type"
+
+# netCDF's own words for "a dimension without coordinates"; h5netcdf, xarray and the netCDF library look for them.
+DIMENSION_ONLY = "This is a netCDF dimension but not a netCDF variable. {size:9d}"
+
+
+def bfloat16_type() -> h5t.TypeFloatID:
+    """HDF5's native bfloat16 (equal to H5T_FLOAT_BFLOAT16LE of HDF5 2.0, which h5py does not export by name).
+
+    Sign bit 15, 8 exponent bits from bit 7 with bias 127, 7 mantissa bits: any HDF5 tool converts it by these fields.
+    """
+    kind = h5t.IEEE_F32LE.copy()
+    kind.set_fields(15, 7, 8, 0, 7)
+    kind.set_size(2)
+    kind.set_ebias(127)
+    return kind
+
+
+@dataclass(frozen=True)
+class StoredDtype:
+    """How one float format is stored: `raw` is the NumPy dtype of its bits, `exponent` masks its exponent."""
+
+    raw: np.dtype
+    bits: np.dtype
+    exponent: int
+
+    @property
+    def file_type(self) -> h5t.TypeID:
+        return bfloat16_type() if self.raw.kind == "u" else h5t.py_create(self.raw)
+
+
+DTYPES = {
+    "float32": StoredDtype(np.dtype("<f4"), np.dtype("<u4"), 0x7F800000),
+    "float16": StoredDtype(np.dtype("<f2"), np.dtype("<u2"), 0x7C00),
+    "bfloat16": StoredDtype(np.dtype("<u2"), np.dtype("<u2"), 0x7F80),
+}
+
+
+def write_text(target: h5py.Group | h5py.Dataset, name: str, text: str) -> None:
+    """A fixed-length UTF-8 attribute: variable-length text lives in HDF5's global heap, which has no checksum."""
+    data = text.encode("utf-8", "surrogatepass")
+    kind = h5py.string_dtype("utf-8", max(1, len(data)))
+    target.attrs.create(name, np.array(data, dtype=kind), dtype=kind)
+
+
+def write_encoding(target: h5py.Group | h5py.Dataset, kind: str) -> None:
+    """anndata's habit: each object says what it is and in which version."""
+    write_text(target, A_ENCODING, kind)
+    write_text(target, A_ENCODING_VERSION, str(FORMAT_VERSION))

@@ -1,0 +1,60 @@
+"""Shared fixtures: one torch thread a worker, tiny models, prompts of different lengths, pictures."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_models import FAMILIES
+
+from hooks.load import load_model
+from hooks.prompt import Message, Prompt
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", params=list(FAMILIES))
+def any_model(request):
+    """Each tiny family in turn."""
+    return load_model(*FAMILIES[request.param]())
+
+
+@pytest.fixture(scope="session")
+def llama():
+    return load_model(*FAMILIES["llama"]())
+
+
+@pytest.fixture(scope="session")
+def gemma3():
+    return load_model(*FAMILIES["gemma3"]())
+
+
+@pytest.fixture(scope="session")
+def picture(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("pictures") / "noise.png"
+    pixels = np.random.default_rng(3).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def chat(identifier: str, *parts: str | Path, response: str | None = None, **more) -> Prompt:
+    return Prompt(identifier, (Message("user", parts),), response=response, **more)
+
+
+@pytest.fixture(scope="session")
+def prompts() -> list[Prompt]:
+    """Four prompts of different lengths, the second with a response."""
+    return [
+        chat("a", "hi"),
+        chat("b", "what is this", response="a dog"),
+        chat("c", "a somewhat longer question"),
+        Prompt("d", text="raw text", prefill=" and"),
+    ]

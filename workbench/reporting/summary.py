@@ -1,0 +1,185 @@
+"""Reads `summary.json`: one flat list of results, and what is needed to make it again."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Control:
+    """What `N` control runs gave: their values where they were kept (`draws`), and the p computed from them."""
+
+    kind: str
+    N: int = 0
+    p: float | None = None
+    draws: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Result:
+    """One number with all that it takes to read it. Rates are fractions; `layer` None means all layers, or no layer."""
+
+    metric: str
+    value: float
+    condition: str
+    split: str = "none"
+    modality: str = "all"
+    layer: int | None = None
+    coefficient: float | None = None
+    interval: tuple[float, float] | None = None
+    interval_method: str | None = None
+    n: int | None = None
+    clusters: int | None = None
+    control: Control | None = None
+    detail: str | None = None
+    target: str | None = None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A run's results. `samples` are the generations from `samples.json` beside it; `unmeasured` counts empty values."""
+
+    results: tuple[Result, ...]
+    model: Mapping[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    schema: Any = None
+    hashes: Mapping[str, Any] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    command: str = ""
+    cosines: tuple[tuple[str, ...], np.ndarray] | None = None
+    samples: tuple[Mapping[str, Any], ...] = ()
+    unmeasured: int = 0
+
+    @property
+    def is_organism(self) -> bool:
+        """True when the model is one of our organisms, whose effect is there by construction."""
+        return "organism" in str(self.model.get("kind", "")).lower()
+
+    def where(self, **conditions: Any) -> list[Result]:
+        """Results whose fields equal the conditions; a tuple or set as value means any of its members."""
+
+        def fits(result: Result) -> bool:
+            return all(
+                getattr(result, name) in wanted
+                if isinstance(wanted, tuple | set | frozenset)
+                else getattr(result, name) == wanted
+                for name, wanted in conditions.items()
+            )
+
+        return [result for result in self.results if fits(result)]
+
+    def first(self, **conditions: Any) -> Result | None:
+        """The first such result, or None. Layer, coefficient and target are None unless asked for."""
+        found = self.where(**{"layer": None, "coefficient": None, "target": None} | conditions)
+        return found[0] if found else None
+
+    def controls(self, result: Result) -> dict[str, np.ndarray]:
+        """Control draws that belong to a result, by kind: those stored with it, or with its twins of condition random.
+
+        Twins agree in metric, split, modality, layer, coefficient and target; a control written as several `random`
+        results (one a draw, or one with all draws) names its kind in `control.kind` or else in `detail`.
+        """
+        cell = ("metric", "split", "modality", "layer", "coefficient", "target")
+        same = {name: getattr(result, name) for name in cell}
+        draws: dict[str, list[float]] = {}
+        for twin in self.where(**same, condition=result.condition, detail=result.detail):
+            if twin.control and twin.control.draws and twin.control.kind not in draws:
+                draws[twin.control.kind] = list(twin.control.draws)
+        loose: dict[str, list[float]] = {}
+        for twin in self.where(**same, condition="random"):
+            kind = (twin.control.kind if twin.control else twin.detail) or "isotropic"
+            loose.setdefault(kind, []).extend((twin.control.draws if twin.control else ()) or (twin.value,))
+        return {kind: np.asarray(values, dtype=float) for kind, values in {**loose, **draws}.items()}
+
+
+def read_summary(source: str | Path | Mapping[str, Any], samples: Sequence[Mapping[str, Any]] = ()) -> Summary:
+    """The summary of a run folder, of a `summary.json`, or of the same data as a dict; sections may be missing.
+
+    `samples.json` beside the file is read when it is there. Unknown fields are ignored; results without a value are
+    counted, not kept. Raises FileNotFoundError or ValueError (expected, came, mend) for what is no summary.
+    """
+    if isinstance(source, Mapping):
+        return _summary(source, samples, "the summary")
+    path = Path(source)
+    path = path / "summary.json" if path.is_dir() else path
+    if not path.is_file():
+        raise FileNotFoundError(f"expected a summary at {path}: there is none. Give a run folder or its summary.json.")
+    beside = path.with_name("samples.json")
+    if not samples and beside.is_file():
+        samples = _parsed(beside)
+    return _summary(_parsed(path), samples, str(path))
+
+
+def _parsed(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON ({error}). Was the run cut off? Run it again; it resumes.") from error
+
+
+def _summary(data: Any, samples: Sequence[Mapping[str, Any]], name: str) -> Summary:
+    if not isinstance(data, Mapping) or not isinstance(data.get("results"), list):
+        raise ValueError(f"{name}: expected an object with a list `results`, came {_kind(data)}.")
+    kept, unmeasured = [], 0
+    for number, entry in enumerate(data["results"]):
+        result = _result(entry, f"{name}, results[{number}]")
+        if result is None:
+            unmeasured += 1
+        else:
+            kept.append(result)
+    return Summary(
+        results=tuple(kept),
+        model=data.get("model") or {},
+        seed=data.get("seed"),
+        schema=data.get("schema"),
+        hashes=data.get("hashes") or {},
+        seconds=data.get("seconds") or {},
+        command=_command(data.get("command")),
+        cosines=_cosines((data.get("directions") or {}).get("cosines")),
+        samples=tuple(samples or ()),
+        unmeasured=unmeasured,
+    )
+
+
+def _result(entry: Any, name: str) -> Result | None:
+    if not isinstance(entry, Mapping) or not {"metric", "condition"} <= entry.keys():
+        raise ValueError(f"{name}: expected an object with at least metric, condition and value, came {_kind(entry)}.")
+    value = entry.get("value")
+    if value is None or not math.isfinite(value):
+        return None
+    known = {item.name for item in fields(Result)}
+    given = {key: entry[key] for key in known & entry.keys() if entry[key] is not None}
+    interval = given.pop("interval", None)
+    control = given.pop("control", None)
+    if interval is not None and all(end is not None and math.isfinite(end) for end in interval):
+        low, high = interval
+        given["interval"] = (float(low), float(high))
+    if control is not None:
+        draws = tuple(float(draw) for draw in control.get("draws") or () if draw is not None)
+        given["control"] = Control(
+            str(control.get("kind", "random")), int(control.get("N") or len(draws)), control.get("p"), draws
+        )
+    return Result(**{**given, "value": float(value)})
+
+
+def _cosines(data: Any) -> tuple[tuple[str, ...], np.ndarray] | None:
+    if not data or not data.get("labels"):
+        return None
+    return tuple(str(label) for label in data["labels"]), np.asarray(data["matrix"], dtype=float)
+
+
+def _command(command: Any) -> str:
+    import shlex
+
+    return shlex.join(str(word) for word in command) if isinstance(command, list) else str(command or "")
+
+
+def _kind(data: Any) -> str:
+    return f"an object with {sorted(data)[:8]}" if isinstance(data, Mapping) else f"{type(data).__name__}: {data!r:.60}"

@@ -1,0 +1,157 @@
+"""Difference of means: mean of the positive rows minus mean of the negative rows, a site at a time, in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from jaxtyping import Float
+
+from hooks.site import Site
+from workbench.subspace.directions import Directions
+from workbench.subspace.rows import RowSource, chosen_sites, one_width, prompt_sums
+
+# A difference below this share of the means is float64 rounding of equal sums; one bf16 step in one row is 1e-9.
+ROUNDING = 1e-12
+
+
+def difference_of_means(
+    rows: RowSource,
+    against: RowSource | None = None,
+    /,
+    *,
+    positive: str | None = None,
+    negative: str | None = None,
+    sites: Iterable[Site | str | int] | Site | str | int | None = None,
+    paired: bool | None = None,
+    splits: int = 50,
+    seed: int = 0,
+) -> Directions:
+    """One write vector a site: mean(positive) - mean(negative), with split-half reliability and the negative mean as origin.
+
+    Two views, positive first, or one source and two labels: `difference_of_means(store, positive="on", negative="off")`.
+    Every row weighs the same, so a prompt with more rows weighs more. Views over the same prompts are paired by prompt
+    id (each split then puts a prompt's rows of both classes into the same half); views over different prompts are not.
+    `reliability` is the mean cosine between the directions of two random halves of the prompts over `splits` splits:
+    near 0 for noise, near 1 for a direction the data agree on; None when a class has one prompt only.
+
+    Raises ValueError when a class is empty, when both are the same rows, when the prompts overlap in part and `paired`
+    does not say what to do with the rest, or when the sites have different widths.
+    Source: Marks & Tegmark 2023, arXiv:2310.06824; split halves: Spearman 1910.
+    """
+    first, second = _two_classes(rows, against, positive, negative)
+    wanted = chosen_sites(first, sites)
+    chosen_sites(second, wanted)
+    width = one_width(first, wanted)
+    _refuse_identical(first, second, wanted)
+    keys, is_paired = _prompts(first, second, paired)
+    halves = _halves(keys, is_paired, splits, np.random.default_rng(seed))
+
+    vectors, origins, positives, reliability = (np.zeros((len(wanted), width)) for _ in range(4))
+    counts = (np.zeros(0), np.zeros(0))
+    for index, site in enumerate(wanted):
+        (sums_p, n_p), (sums_n, n_n) = prompt_sums(first, site, keys[0]), prompt_sums(second, site, keys[1])
+        if sums_p.shape != sums_n.shape and sums_p.shape[1] != sums_n.shape[1]:
+            raise ValueError(f"the classes have widths {sums_p.shape[1]} and {sums_n.shape[1]} at {site}: one model a call.")
+        positives[index], origins[index] = sums_p.sum(axis=0) / n_p.sum(), sums_n.sum(axis=0) / n_n.sum()
+        vectors[index] = _difference(positives[index], origins[index])
+        if halves is not None:
+            a, b = (
+                _difference(*(_half_means(sums, n, mask) for sums, n, mask in zip((sums_p, sums_n), (n_p, n_n), half)))
+                for half in (halves, tuple(~mask for mask in halves))
+            )
+            reliability[index, 0] = np.mean(np.einsum("sd,sd->s", _unit(a), _unit(b)))
+        counts = (n_p, n_n)
+    return Directions.of(
+        wanted,
+        vectors,
+        origin=origins,
+        role="write",
+        model=str(first.info.get("model", "")),
+        scope=str(first.info.get("scope", "")),
+        kind="difference of means",
+        n_positive=int(counts[0].sum()),
+        n_negative=int(counts[1].sum()),
+        reliability=None if halves is None else reliability[:, 0],
+        positive_mean=positives,
+        matched=len(keys[0]) if is_paired else None,
+    )
+
+
+def _two_classes(
+    rows: RowSource, against: RowSource | None, positive: str | None, negative: str | None
+) -> tuple[RowSource, RowSource]:
+    by_label = positive is not None and negative is not None
+    if by_label == (against is not None) or (positive is None) != (negative is None):
+        raise ValueError(
+            "expected two views, difference_of_means(positive_rows, negative_rows), or one source and two labels, "
+            "difference_of_means(store, positive='on', negative='off')."
+        )
+    if against is None:
+        if positive == negative:
+            raise ValueError(f"positive and negative are both {positive!r}: the classes must differ.")
+        rows, against = rows.where(label=positive), rows.where(label=negative)
+    for name, view in (("positive", rows), ("negative", against)):
+        if not len(view):
+            raise ValueError(f"the {name} class has no rows: nothing to take a mean of. Loosen its where(...).")
+    return rows, against
+
+
+def _refuse_identical(first: RowSource, second: RowSource, sites: Iterable[Site]) -> None:
+    """The same rows twice give a zero that looks like a frozen tower; two variants that agree everywhere are a finding."""
+    names = [
+        (str(view.info.get("model")), list(view.prompt_ids), list(view.variants), np.asarray(view.positions).tolist())
+        for view in (first, second)
+    ]
+    if names[0] == names[1] and all(
+        np.array_equal(a, b) for site in sites for a, b in zip(first.batches(site), second.batches(site), strict=True)
+    ):
+        raise ValueError(
+            f"positive and negative are the same {len(first)} rows: their difference is zero by construction. "
+            "Select different variants or labels, as in store.where(variant='tuned'), store.where(variant='base')."
+        )
+
+
+def _prompts(first: RowSource, second: RowSource, paired: bool | None) -> tuple[tuple[list[str], list[str]], bool]:
+    a, b = set(first.prompt_ids), set(second.prompt_ids)
+    shared = sorted(a & b)
+    if paired and not shared:
+        raise ValueError("paired=True, but the classes share no prompt id. Leave paired out for classes of prompts.")
+    if paired is None and shared and a != b:
+        raise ValueError(
+            f"{len(shared)} prompts are in both classes, {len(a) - len(shared)} only in the positive and "
+            f"{len(b) - len(shared)} only in the negative: say paired=True (the {len(shared)} only) or paired=False (all)."
+        )
+    if paired or (paired is None and shared):
+        return (shared, shared), True
+    return (sorted(a), sorted(b)), False
+
+
+def _halves(
+    keys: tuple[list[str], list[str]], is_paired: bool, splits: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Boolean masks [split, prompt] of the first half of each class; paired classes share them."""
+    if splits < 1 or min(len(keys[0]), len(keys[1])) < 2:
+        return None
+    masks = [rng.permuted(np.tile(np.arange(len(k)) < len(k) // 2, (splits, 1)), axis=1) for k in keys]
+    return (masks[0], masks[0]) if is_paired else (masks[0], masks[1])
+
+
+def _half_means(
+    sums: Float[np.ndarray, "key d_model"], counts: np.ndarray, mask: np.ndarray
+) -> Float[np.ndarray, "split d_model"]:
+    weights = mask.astype(np.float64)
+    return (weights @ sums) / (weights @ counts)[:, None]
+
+
+def _difference(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
+    """positive - negative over the last axis, exactly zero where what is left is the rounding of equal sums."""
+    difference = positive - negative
+    scale = np.maximum(np.linalg.norm(positive, axis=-1), np.linalg.norm(negative, axis=-1))
+    frozen = np.linalg.norm(difference, axis=-1) <= ROUNDING * scale
+    return np.where(frozen[..., None], 0.0, difference)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    norm = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.divide(vectors, norm, out=np.zeros_like(vectors), where=norm > 0)
