@@ -6,8 +6,8 @@ from typing import Any
 
 
 class Adapters:
-    """The adapters injected into one model. `activate(None)` is the base model; switching is remembered, so that runs of the
-    same variant do not pay for it again."""
+    """The adapters injected into one model. `activate(None)` is the base model; switching is remembered, so that runs
+    of the same variant do not pay for it again."""
 
     def __init__(self, peft_model: Any, names: tuple[str, ...]) -> None:
         self._peft = peft_model

@@ -1,4 +1,5 @@
-"""Finds the residual stream of a model by structure: the list of blocks that the stream passes through, one tower at a time.
+"""Finds the residual stream of a model by structure: the list of blocks that the stream passes through, one tower at a
+time.
 
 The only file that knows where modules are. A PEFT wrapper is unwrapped; the decoder (or image encoder) is asked of the
 model itself; among its module lists the outermost one with the config's number of layers is the stream.
@@ -6,6 +7,7 @@ model itself; among its module lists the outermost one with the config's number 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from torch import nn
@@ -23,8 +25,8 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def find_blocks(model: nn.Module, tower: str = "language") -> list[nn.Module]:
     """The blocks of one tower, in the order in which the residual stream passes them.
 
-    `tower` is `"language"` (the decoder) or `"vision"` (the image encoder). Raises UnsupportedArchitecture when no module
-    list has the number of layers that the config states.
+    `tower` is `"language"` (the decoder) or `"vision"` (the image encoder). Raises UnsupportedArchitecture when no
+    module list has the number of layers that the config states.
     """
     model = unwrapped(model)
     config: Any = model.config
@@ -33,14 +35,17 @@ def find_blocks(model: nn.Module, tower: str = "language") -> list[nn.Module]:
     elif tower == "vision":
         vision = getattr(config, "vision_config", None)
         if vision is None:
-            raise UnsupportedArchitecture(f"{type(model).__name__} has no vision tower: its config has no vision_config.")
+            raise UnsupportedArchitecture(
+                f"{type(model).__name__} has no vision tower: its config has no vision_config."
+            )
         root, depth = model.get_encoder(modality="image"), _layers_in(vision)
     else:
         raise ValueError(f"tower {tower!r} is unknown: expected 'language' or 'vision'.")
     lists = [blocks for blocks in _outermost_lists(root) if len(blocks) == depth]
     if not lists:
         raise UnsupportedArchitecture(
-            f"{type(model).__name__}: no module list of {depth} blocks (the {tower} config's layer count) under {type(root).__name__}; "
+            f"{type(model).__name__}: no module list of {depth} blocks (the {tower} config's layer count) under "
+            f"{type(root).__name__}; "
             f"found lists of {sorted(len(blocks) for blocks in _outermost_lists(root))}."
         )
     return list(max(lists, key=lambda blocks: sum(weight.numel() for weight in blocks.parameters())))
@@ -50,15 +55,15 @@ def towers_of(model: nn.Module) -> dict[str, list[nn.Module]]:
     """The blocks of every tower that the model has: always `"language"`, and `"vision"` where one is found."""
     towers = {"language": find_blocks(model)}
     if getattr(unwrapped(model).config, "vision_config", None) is not None:
-        try:
+        # Convolutional or token-based encoders have no residual stream; asking for a vision site says so.
+        with suppress(UnsupportedArchitecture):
             towers["vision"] = find_blocks(model, "vision")
-        except UnsupportedArchitecture:
-            pass  # convolutional or token-based encoders have no residual stream; asking for a vision site says so
     return towers
 
 
 def image_token_id(config: Any) -> int | None:
-    """The id of the tokens that carry image features, from the config; a processor's own attribute may be another token."""
+    """The id of the tokens that carry image features, from the config; a processor's own attribute may be another
+    token."""
     for name in ("image_token_id", "image_token_index"):
         if isinstance(value := getattr(config, name, None), int):
             return value

@@ -1,7 +1,7 @@
 """LowRankEdit: every linear intervention as data, `h <- carry·h + Σ_j (gain_j·(h·read_j) + shift_j)·write_j`.
 
-A `cell` is one intervention; a bank holds many, and `row_cell` says which one acts on each row of a batch, so that a whole
-grid of interventions is rows of one forward.
+A `cell` is one intervention; a bank holds many, and `row_cell` says which one acts on each row of a batch, so that a
+whole grid of interventions is rows of one forward.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from hooks.positions import Scope, checked_scope
 class LowRankEdit:
     """A bank of linear edits of rank k, one per cell; a single edit is a bank of one.
 
-    `scopes` has one scope per cell. `row_cell[row]` is the row's cell, -1 for a row that stays as it is; None means that
-    cell 0 acts on every row. `shift` may instead be [row, pos, k]: patching in another run's components. A `threshold`
-    gates cell by cell on `h·read_0 > t·‖h‖^power`. `centre`, where given, turns on the tally of removed energy and of
-    what is left along `read`; `remaining` is the component that should be left there (None: not a removal).
+    `scopes` has one scope per cell. `row_cell[row]` is the row's cell, -1 for a row that stays as it is; None means
+    that cell 0 acts on every row. `shift` may instead be [row, pos, k]: patching in another run's components. A
+    `threshold` gates cell by cell on `h·read_0 > t·‖h‖^power`. `centre`, where given, turns on the tally of removed
+    energy and of what is left along `read`; `remaining` is the component that should be left there (None: not a
+    removal).
     """
 
     read: Float[Tensor, "cell k d_model"]
@@ -43,7 +44,9 @@ class LowRankEdit:
 
     def __post_init__(self) -> None:
         if len(self.scopes) != len(self.read):
-            raise ValueError(f"LowRankEdit has {len(self.read)} cells but {len(self.scopes)} scopes: expected one scope a cell.")
+            raise ValueError(
+                f"LowRankEdit has {len(self.read)} cells but {len(self.scopes)} scopes: expected one scope a cell."
+            )
         for scope in self.scopes:
             checked_scope(scope)
 
@@ -58,11 +61,23 @@ class LowRankEdit:
     def __call__(self, resid: Float[Tensor, "row pos d_model"], where: Where) -> Float[Tensor, "row pos d_model"]:
         rows, device = len(resid), resid.device
         cell = torch.zeros(rows, dtype=torch.long, device=device) if self.row_cell is None else self.row_cell.to(device)
+        if self.row_cell is not None and where.tokens.owner is not None:
+            cell = cell[where.tokens.owner]  # inside a vision tower: a prompt's cell acts on all of its images
         if len(cell) != rows:
-            raise ValueError(f"the edit at {where.site} assigns {len(cell)} rows to cells, but the batch has {rows} rows.")
+            raise ValueError(
+                f"the edit at {where.site} assigns {len(cell)} rows to cells, but the batch has {rows} rows."
+            )
+        if self.shift.dim() == 3 and self.shift.shape[:2] != resid.shape[:2]:
+            raise ValueError(
+                f"the edit at {where.site} has a shift for {tuple(self.shift.shape[:2])} rows and positions, but this "
+                f"forward has {tuple(resid.shape[:2])}: expected the batch that the shift was taken from, padded right "
+                "(a shift per position acts in run, not in generate)."
+            )
         mask = torch.zeros(resid.shape[:2], dtype=torch.bool, device=device)
         for scope in dict.fromkeys(self.scopes):
-            in_scope = torch.tensor([one == scope for one in self.scopes], device=device)[cell.clamp_min(0)] & (cell >= 0)
+            in_scope = torch.tensor([one == scope for one in self.scopes], device=device)[cell.clamp_min(0)] & (
+                cell >= 0
+            )
             mask |= where.mask(scope) & in_scope[:, None]
         cell = cell.clamp_min(0)
         bank = [tensor.to(device)[cell] for tensor in (self.read, self.write, self.gain, self.carry)]
@@ -96,11 +111,13 @@ class LowRankEdit:
 
 
 def bank(edits: Sequence[LowRankEdit | None], d_model: int) -> LowRankEdit:
-    """Single edits of one site as the cells of one bank, padded to the largest rank with terms that do nothing; None is a
-    cell without an edit here. Edits with a gate, or with a shift per position, cannot share a bank (ValueError)."""
+    """Single edits of one site as the cells of one bank, padded to the largest rank with terms that do nothing; None is
+    a cell without an edit here. Edits with a gate, or with a shift per position, cannot share a bank (ValueError)."""
     present = [edit for edit in edits if edit is not None]
     if any(edit.threshold is not None or edit.shift.dim() == 3 or edit.cells != 1 for edit in present):
-        raise ValueError("a bank takes single edits without a gate and without a shift per position; run the others one by one.")
+        raise ValueError(
+            "a bank takes single edits without a gate and without a shift per position; run the others one by one."
+        )
     k = max(edit.rank for edit in present)
     nothing = identity(k, d_model)
     padded = [nothing if edit is None else _widened(edit, k) for edit in edits]
@@ -109,12 +126,27 @@ def bank(edits: Sequence[LowRankEdit | None], d_model: int) -> LowRankEdit:
         return torch.cat([getattr(edit, name) for edit in padded])
 
     measured = any(edit.centre is not None for edit in present)
-    centre = torch.cat([torch.zeros(1, d_model) if edit.centre is None else edit.centre for edit in padded]) if measured else None
+    centre = (
+        torch.cat([torch.zeros(1, d_model) if edit.centre is None else edit.centre for edit in padded])
+        if measured
+        else None
+    )
     removes = measured and all(edit.remaining is not None for edit in present)
-    remaining = torch.cat([torch.zeros(1, k) if edit.remaining is None else edit.remaining for edit in padded]) if removes else None
+    remaining = (
+        torch.cat([torch.zeros(1, k) if edit.remaining is None else edit.remaining for edit in padded])
+        if removes
+        else None
+    )
     scopes = tuple(edit.scopes[0] for edit in padded)
     return LowRankEdit(
-        joined("read"), joined("write"), joined("gain"), joined("shift"), joined("carry"), scopes, centre=centre, remaining=remaining
+        joined("read"),
+        joined("write"),
+        joined("gain"),
+        joined("shift"),
+        joined("carry"),
+        scopes,
+        centre=centre,
+        remaining=remaining,
     )
 
 
@@ -130,15 +162,20 @@ def _widened(edit: LowRankEdit, k: int) -> LowRankEdit:
 
     remaining = None if edit.remaining is None else wide(edit.remaining)
     return replace(
-        edit, read=wide(edit.read), write=wide(edit.write), gain=wide(edit.gain), shift=wide(edit.shift), remaining=remaining
+        edit,
+        read=wide(edit.read),
+        write=wide(edit.write),
+        gain=wide(edit.gain),
+        shift=wide(edit.shift),
+        remaining=remaining,
     )
 
 
 def stacked(edits: Sequence[LowRankEdit]) -> list[LowRankEdit]:
     """The fewest edits that do, in one pass each, exactly what `edits` do one after the other.
 
-    Two neighbours fuse when both are single cells over the same scope without a gate on the second (the composition of two
-    affine maps is one); anything else stays where it is in the order.
+    Two neighbours fuse when both are single cells over the same scope without a gate (the composition of two affine
+    maps is one); anything else stays where it is in the order. What is fused no longer measures removed energy.
     """
     fused: list[LowRankEdit] = []
     for edit in edits:
@@ -150,7 +187,10 @@ def stacked(edits: Sequence[LowRankEdit]) -> list[LowRankEdit]:
 
 
 def _composable(first: LowRankEdit, second: LowRankEdit) -> bool:
-    plain = all(edit.cells == 1 and edit.threshold is None and edit.shift.dim() == 2 and edit.row_cell is None for edit in (first, second))
+    plain = all(
+        edit.cells == 1 and edit.threshold is None and edit.shift.dim() == 2 and edit.row_cell is None
+        for edit in (first, second)
+    )
     return plain and first.scopes == second.scopes
 
 

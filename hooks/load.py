@@ -1,4 +1,5 @@
-"""load_model: a checkpoint folder, a hub name or a module that is already in memory, and its adapters, as a TracedModel."""
+"""load_model: a checkpoint folder, a hub name or a module that is already in memory, and its adapters, as a
+TracedModel."""
 
 from __future__ import annotations
 
@@ -31,21 +32,34 @@ def load_model(
 ) -> HuggingFaceModel:
     """A model ready for capture and edits, in eval mode.
 
-    `adapter` is a LoRA folder (its variant is called `"tuned"`) or a dict name -> folder; the base model stays available as
-    variant `"base"`. An adapter that is missing tensors, or that changes nothing, raises ValueError. With a module, give its
-    tokenizer (and processor, for images).
+    `adapter` is a LoRA folder (its variant is called `"tuned"`) or a dict name -> folder; the base model stays
+    available as variant `"base"`. An adapter that is missing tensors, or that changes nothing, raises ValueError. With
+    a module, give its tokenizer (and processor, for images).
     """
     if backend != "hf":
         raise ValueError(f"backend {backend!r} is not available: expected 'hf'.")
     if isinstance(name_or_path_or_module, nn.Module):
-        module, name = unwrapped(name_or_path_or_module), getattr(name_or_path_or_module.config, "_name_or_path", "") or "module"
+        module, name = (
+            unwrapped(name_or_path_or_module),
+            getattr(name_or_path_or_module.config, "_name_or_path", "") or "module",
+        )
         if tokenizer is None and processor is None:
-            raise ValueError("a module alone cannot read prompts: expected load_model(module, tokenizer=...) (processor=... for images).")
+            raise ValueError(
+                "a module alone cannot read prompts: expected load_model(module, tokenizer=...) (processor=... for "
+                "images)."
+            )
+        adapters = _adapters_inside(name_or_path_or_module)
+        if adapters is not None and adapter is not None:
+            raise ValueError("the module has adapters already: expected either a PeftModel, or adapter=..., not both.")
         identity: dict[str, Any] = {"model": type(module).__name__, "weights": _module_hash(module)}
     else:
+        adapters = None
         name = str(name_or_path_or_module)
         module, tokenizer, processor = _from_pretrained(name, tokenizer, processor, dtype, revision)
-        identity = {"model": Path(name).name if Path(name).is_dir() else name, "weights": _checkpoint_identity(name, module)}
+        identity = {
+            "model": Path(name).name if Path(name).is_dir() else name,
+            "weights": _checkpoint_identity(name, module),
+        }
     tokenizer = tokenizer or processor.tokenizer
     target = device or ("cuda" if torch.cuda.is_available() else None)
     if target is not None:
@@ -56,7 +70,6 @@ def load_model(
         "attention": getattr(module.config, "_attn_implementation", None),
         "tokenizer": _tokenizer_hash(tokenizer, processor),
     }
-    adapters = None
     if adapter is not None:
         folders = dict(adapter) if isinstance(adapter, Mapping) else {"tuned": adapter}
         adapters = _with_adapters(module, {variant: Path(folder) for variant, folder in folders.items()})
@@ -67,11 +80,15 @@ def load_model(
     return model
 
 
-def _from_pretrained(name: str, tokenizer: Any, processor: Any, dtype: Any, revision: str | None) -> tuple[nn.Module, Any, Any]:
+def _from_pretrained(
+    name: str, tokenizer: Any, processor: Any, dtype: Any, revision: str | None
+) -> tuple[nn.Module, Any, Any]:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
     if ("/" in name or name.startswith(".")) and name.count("/") != 1 and not Path(name).is_dir():
-        raise FileNotFoundError(f"model folder {name} does not exist: expected a checkpoint folder, or a hub name such as 'org/model'.")
+        raise FileNotFoundError(
+            f"model folder {name} does not exist: expected a checkpoint folder, or a hub name such as 'org/model'."
+        )
     config = AutoConfig.from_pretrained(name, revision=revision)
     sees = getattr(config, "vision_config", None) is not None
     auto = AutoModelForImageTextToText if sees else AutoModelForCausalLM
@@ -79,6 +96,19 @@ def _from_pretrained(name: str, tokenizer: Any, processor: Any, dtype: Any, revi
     if sees and processor is None:
         processor = AutoProcessor.from_pretrained(name, revision=revision)
     return module, tokenizer or AutoTokenizer.from_pretrained(name, revision=revision), processor
+
+
+def _adapters_inside(module: nn.Module) -> Adapters | None:
+    """The adapters of a PeftModel that was given; without them its base variant would be the tuned model."""
+    names = tuple(getattr(module, "peft_config", None) or ())
+    if not names or not any(hasattr(part, "base_layer") for part in module.modules()):
+        return None
+    if unwrapped(module) is module or "base" in names:
+        raise ValueError(
+            f"the module has adapters inside it ({', '.join(names)}), so what counts as its base is unclear: expected "
+            "the PeftModel itself (no adapter called 'base'), or load_model(folder, adapter=folder)."
+        )
+    return Adapters(module, names)
 
 
 def _with_adapters(module: nn.Module, folders: Mapping[str, Path]) -> Adapters:
@@ -91,17 +121,25 @@ def _with_adapters(module: nn.Module, folders: Mapping[str, Path]) -> Adapters:
             raise ValueError("an adapter cannot be called 'base': that is the variant without adapters.")
         weights = folder / "adapter_model.safetensors"
         if not (folder / "adapter_config.json").is_file() or not weights.is_file():
-            raise FileNotFoundError(f"{folder} is no adapter: expected adapter_config.json and adapter_model.safetensors in it.")
+            raise FileNotFoundError(
+                f"{folder} is no adapter: expected adapter_config.json and adapter_model.safetensors in it."
+            )
         if peft is None:
             peft = PeftModel.from_pretrained(module, str(folder), adapter_name=variant)  # type: ignore[arg-type]
         else:
             peft.load_adapter(str(folder), adapter_name=variant)
         stored, landed = load_file(weights), get_peft_model_state_dict(peft, adapter_name=variant)
-        lost = [key for key in stored if key not in landed or not torch.equal(landed[key].cpu().to(stored[key].dtype), stored[key])]
+        lost = [
+            key
+            for key in stored
+            if key not in landed or not torch.equal(landed[key].cpu().to(stored[key].dtype), stored[key])
+        ]
         if lost or len(landed) != len(stored):
             raise ValueError(
-                f"adapter {folder} did not load: {len(lost)} of its {len(stored)} tensors found no place (first: {lost[:1]}), and "
-                f"{max(0, len(landed) - len(stored))} places stayed empty. Expected an adapter that was trained on this architecture."
+                f"adapter {folder} did not load: {len(lost)} of its {len(stored)} tensors found no place (first: "
+                f"{lost[:1]}), and "
+                f"{max(0, len(landed) - len(stored))} places stayed empty. Expected an adapter that was trained on "
+                "this architecture."
             )
     module.eval()
     return Adapters(peft, tuple(folders))
@@ -117,11 +155,18 @@ def _refuse_identity(model: HuggingFaceModel) -> None:
 
     base = logits("base")
     for variant in model.variants[1:]:
-        if torch.equal(logits(variant), base):
+        if torch.equal(logits(variant), base) and not _acts_on_images(model, variant):
             raise ValueError(
-                f"adapter {variant!r} changes nothing: the logits of a probe with it on equal those with it off, bit for bit. Expected a "
+                f"adapter {variant!r} changes nothing: the logits of a probe with it on equal those with it off, bit "
+                "for bit. Expected a "
                 "trained adapter (an untrained LoRA has B = 0)."
             )
+
+
+def _acts_on_images(model: HuggingFaceModel, variant: str) -> bool:
+    """True when a LoRA adapter has a non-zero B in the vision tower, which a probe of text does not pass."""
+    named = (pair for block in model.towers.get("vision", ()) for pair in block.named_parameters())
+    return any(bool(weight.any()) for name, weight in named if f"lora_B.{variant}." in name)
 
 
 def folder_hash(folder: Path) -> str:

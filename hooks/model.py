@@ -34,13 +34,29 @@ class Tally:
         zeros = torch.zeros(rows, dtype=torch.float64)
         return Tally(torch.zeros(rows, dtype=torch.long), zeros, zeros.clone(), zeros.clone())
 
-    def add(self, edited: Tensor, removed: Tensor | None = None, energy: Tensor | None = None, leftover: Tensor | None = None) -> None:
+    def add(
+        self,
+        edited: Tensor,
+        removed: Tensor | None = None,
+        energy: Tensor | None = None,
+        leftover: Tensor | None = None,
+    ) -> None:
         self.edited += edited.cpu()
         if removed is not None and energy is not None:
             self.removed += removed.double().cpu()
             self.energy += energy.double().cpu()
         if leftover is not None:
             self.leftover = torch.maximum(self.leftover, leftover.double().cpu())
+
+    def by_prompt(self, owner: Sequence[int], rows: int) -> Tally:
+        """The counts of a vision tower, whose rows are images, as one row a prompt (which has several images or
+        none)."""
+        out, index = Tally.empty(rows), torch.tensor(owner, dtype=torch.long)
+        out.edited.index_add_(0, index, self.edited)
+        out.removed.index_add_(0, index, self.removed)
+        out.energy.index_add_(0, index, self.energy)
+        out.leftover.index_reduce_(0, index, self.leftover, "amax")
+        return out
 
 
 @dataclass(frozen=True)
@@ -132,5 +148,11 @@ class TracedModel(Protocol):
     ) -> Trace: ...
 
     def generate(
-        self, batch: Batch, keep: Keeps | None = None, edits: Edits | None = None, *, must_edit: bool = True, **sampling: Any
+        self,
+        batch: Batch,
+        keep: Keeps | None = None,
+        edits: Edits | None = None,
+        *,
+        must_edit: bool = True,
+        **sampling: Any,
     ) -> Generation: ...

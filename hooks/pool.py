@@ -41,7 +41,8 @@ class Pool:
         return einsum(weight, resid.float(), "row pos, row pos d -> row d")[counted]
 
     def index(self, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor]:
-        """(row, position, token id) of every kept vector, in the order of `__call__`; a mean has position and token -1."""
+        """(row, position, token id) of every kept vector, in the order of `__call__`; a mean has position and token
+        -1."""
         mask = self.mask(tokens)
         if self.reduce == "none":
             row, column = mask.nonzero(as_tuple=True)

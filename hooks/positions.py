@@ -6,7 +6,7 @@
 | `last` | p-1 |
 | `post_instruction` | the template's tokens after the user's text, up to p-1 |
 | `response` | p .. p+r-1 |
-| `answering` | p-1 .. p+r-2: the positions whose logits choose the response (p-1 .. end while the response is still open) |
+| `answering` | p-1 .. p+r-2: the positions whose logits choose the response (p-1 .. while it is still open) |
 | `image`, `text`, `text_after_image` | by the config's image token id |
 | `all` | every real token; a pad never |
 | an int | that absolute position, counted from the first real token |
@@ -16,7 +16,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -34,7 +34,9 @@ def checked_scope(scope: Scope) -> Scope:
     if isinstance(scope, str) and scope.startswith("re:"):
         return re.compile(scope[3:])
     if isinstance(scope, bool) or not (isinstance(scope, int | re.Pattern) or scope in SCOPES):
-        raise ValueError(f"scope {scope!r} is unknown: expected one of {', '.join(SCOPES)}, an int, or a regex such as 're:^the$'.")
+        raise ValueError(
+            f"scope {scope!r} is unknown: expected one of {', '.join(SCOPES)}, an int, or a regex such as 're:^the$'."
+        )
     return scope
 
 
@@ -60,6 +62,7 @@ class Tokens:
     image_end: Int[Tensor, " row"]  # one past the last image token; 0 without images
     text_of: Callable[[int], str] | None = None
     patches: bool = False  # True inside a vision tower, whose rows are images and whose positions are patches
+    owner: Int[Tensor, " row"] | None = None  # there: the prompt that each image belongs to
 
     def mask(self, scope: Scope) -> Bool[Tensor, "row pos"]:
         """True at the positions of the scope; a row without any (a text row under `image`) is all False."""
@@ -67,10 +70,14 @@ class Tokens:
         position, p = self.position, self.prompt_length[:, None]
         real = position >= 0
         if self.patches and scope not in ("all", "image"):
-            raise ValueError(f"scope {scope_name(scope)!r} has no meaning inside the vision tower: expected 'image' or 'all'.")
+            raise ValueError(
+                f"scope {scope_name(scope)!r} has no meaning inside the vision tower: expected 'image' or 'all'."
+            )
         if isinstance(scope, int):
             if scope < 0:
-                raise ValueError(f"position {scope} is negative: expected 0.. from the first token, or the scope 'last'.")
+                raise ValueError(
+                    f"position {scope} is negative: expected 0.. from the first token, or the scope 'last'."
+                )
             return position == scope
         if isinstance(scope, re.Pattern):
             return real & self._matching(scope)
@@ -101,7 +108,9 @@ class Tokens:
         if self.text_of is None:
             raise ValueError("a regex scope needs the tokenizer's texts, which this batch does not have.")
         distinct, inverse = torch.unique(self.input_ids, return_inverse=True)
-        hits = torch.tensor([bool(pattern.search(self.text_of(int(token)))) for token in distinct], device=inverse.device)
+        hits = torch.tensor(
+            [bool(pattern.search(self.text_of(int(token)))) for token in distinct], device=inverse.device
+        )
         return hits[inverse]
 
     def to(self, device: torch.device | str) -> Tokens:
@@ -115,10 +124,18 @@ class Tokens:
         return replace(self, input_ids=input_ids, position=position, is_image=nothing)
 
     @staticmethod
-    def of_patches(rows: int, patches: int, device: torch.device) -> Tokens:
-        """The view inside a vision tower: `rows` images of `patches` patches each."""
+    def of_patches(rows: int, patches: int, device: torch.device, owner: Sequence[int] | None = None) -> Tokens:
+        """The view inside a vision tower: `rows` images of `patches` patches each, of the prompts `owner`."""
         position = torch.arange(patches, device=device).expand(rows, patches)
         length = torch.full((rows,), patches, device=device)
         return Tokens(
-            position, position, length, length, length, torch.ones_like(position, dtype=torch.bool), length, patches=True
+            position,
+            position,
+            length,
+            length,
+            length,
+            torch.ones_like(position, dtype=torch.bool),
+            length,
+            patches=True,
+            owner=None if owner is None else torch.tensor(owner, device=device),
         )

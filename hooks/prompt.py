@@ -32,9 +32,9 @@ class Message:
 class Prompt:
     """One input: a conversation (`messages`) or raw `text`, perhaps with the answer that follows it.
 
-    `prefill` is the beginning of the answer, given to the model as part of the prompt (the scope `last` is then its last
-    token); `response` is an answer that is complete. `label` is the class that a study contrasts; `tags` holds every other
-    key of the prompt's line. The id is what rows are joined by: it is unique in a file.
+    `prefill` is the beginning of the answer, given to the model as part of the prompt (the scope `last` is then its
+    last token); `response` is an answer that is complete. `label` is the class that a study contrasts; `tags` holds
+    every other key of the prompt's line. The id is what rows are joined by: it is unique in a file.
     """
 
     id: str
@@ -47,7 +47,9 @@ class Prompt:
 
     def __post_init__(self) -> None:
         if bool(self.messages) == (self.text is not None):
-            raise PromptError(f"prompt {self.id!r}: expected either messages or text, got {'both' if self.messages else 'neither'}.")
+            raise PromptError(
+                f"prompt {self.id!r}: expected either messages or text, got {'both' if self.messages else 'neither'}."
+            )
 
     @property
     def images(self) -> tuple[Path, ...]:
@@ -56,7 +58,8 @@ class Prompt:
 
     @property
     def content_hash(self) -> str:
-        """sha256 of all that the model sees: roles, texts, image bytes, prefill and response; not the id, label or tags."""
+        """sha256 of all that the model sees: roles, texts, image bytes, prefill and response; not the id, label or
+        tags."""
         return _content_hash(self.messages, self.text, self.prefill, self.response)
 
     def record(self) -> dict[str, Any]:
@@ -69,7 +72,11 @@ def _content_hash(messages: Iterable[Message], text: str | None, prefill: str | 
     for message in messages:
         digest.update(f"\0role {message.role}".encode())
         for part in message.parts:
-            digest.update(b"\0image" + hashlib.sha256(part.read_bytes()).digest() if isinstance(part, Path) else f"\0text {part}".encode())
+            digest.update(
+                b"\0image" + hashlib.sha256(part.read_bytes()).digest()
+                if isinstance(part, Path)
+                else f"\0text {part}".encode()
+            )
     digest.update(json.dumps([text, prefill, response]).encode())
     return digest.hexdigest()
 
@@ -84,7 +91,9 @@ def as_prompts(prompts: str | Path | Iterable[Prompt]) -> list[Prompt]:
     seen: set[str] = set()
     for prompt in listed:
         if prompt.id in seen:
-            raise PromptError(f"prompt id {prompt.id!r} is there twice: rows are joined by id, so every id must be unique.")
+            raise PromptError(
+                f"prompt id {prompt.id!r} is there twice: rows are joined by id, so every id must be unique."
+            )
         seen.add(prompt.id)
     return listed
 
@@ -101,19 +110,24 @@ def read_prompts(path: str | Path) -> list[Prompt]:
         raise PromptError(f"prompt file {path} does not exist: expected a JSONL file, one prompt a line.")
     prompts: list[Prompt] = []
     line_of: dict[str, int] = {}
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             try:
-                prompt = _prompt_from(json.loads(line), path.parent)
+                prompt = _prompt_from(json.loads(line.decode("utf-8-sig")), path.parent)
+            except UnicodeDecodeError as error:
+                raise PromptError(f"{path}, line {number}: not UTF-8 text ({error.reason}).") from None
             except json.JSONDecodeError as error:
-                raise PromptError(f"{path}, line {number}: not a JSON object ({error.msg} at column {error.colno}).") from None
+                raise PromptError(
+                    f"{path}, line {number}: not a JSON object ({error.msg} at column {error.colno})."
+                ) from None
             except PromptError as error:
                 raise PromptError(f"{path}, line {number}: {error}") from None
             if prompt.id in line_of:
                 raise PromptError(
-                    f"{path}, line {number}: id {prompt.id!r} was used on line {line_of[prompt.id]}: every id must be unique "
+                    f"{path}, line {number}: id {prompt.id!r} was used on line {line_of[prompt.id]}: every id must be "
+                    "unique "
                     "(a line without an id is named by its content, so two equal lines need ids)."
                 )
             line_of[prompt.id] = number
@@ -127,17 +141,24 @@ def _prompt_from(row: Any, folder: Path) -> Prompt:
     if not isinstance(row, dict):
         raise PromptError(f"expected a JSON object, got {type(row).__name__}.")
     row = dict(row)
-    messages = tuple(_message_from(turn, folder) for turn in row.pop("messages", None) or ())
+    turns = row.pop("messages", None) or []
+    if not isinstance(turns, list):
+        raise PromptError(f"messages is {type(turns).__name__}: expected a list of turns.")
+    messages = tuple(_message_from(turn, folder) for turn in turns)
     text, prefill, response, label = (_optional_text(row, key) for key in ("text", "prefill", "response", "label"))
     if messages and messages[-1].role == "assistant":
         if response is not None:
             raise PromptError("both a final assistant turn and a response: expected one of them.")
+        if any(isinstance(part, Path) for part in messages[-1].parts):
+            raise PromptError("the final assistant turn has an image: expected a response of text only.")
         messages, response = messages[:-1], messages[-1].text
         if not messages:
             raise PromptError("the only turn is the assistant's: expected a user turn before it.")
     if not messages and text is None:
         raise PromptError("neither messages nor text: expected one of them.")
     identifier = row.pop("id", None)
+    if identifier is not None and not str(identifier).strip():
+        raise PromptError("the id is empty: leave it out, or give it text.")
     identifier = _content_hash(messages, text, prefill, response)[:16] if identifier is None else str(identifier)
     return Prompt(identifier, messages, text, prefill, response, label, row)
 
@@ -159,6 +180,8 @@ def _message_from(turn: Any, folder: Path) -> Message:
     role, content = turn["role"], turn.get("content")
     if role not in ROLES:
         raise PromptError(f"role {role!r} is unknown: expected one of {', '.join(ROLES)}.")
+    if not isinstance(content, str | list | None):
+        raise PromptError(f"the {role} turn's content is {type(content).__name__}: expected text or a list of parts.")
     parts = (content,) if isinstance(content, str) else tuple(_part_from(part, folder) for part in content or ())
     if not any(isinstance(part, Path) or part.strip() for part in parts):
         raise PromptError(f"the {role} turn is empty: expected text or an image.")
@@ -178,4 +201,6 @@ def _part_from(part: Any, folder: Path) -> str | Path:
         if not (folder / name).is_file():
             raise PromptError(f"image {name} does not exist: expected a file relative to {folder}.")
         return folder / name
-    raise PromptError(f"a part is {part!r}: expected {{'type': 'text', 'text': ...}} or {{'type': 'image', 'image': path}}.")
+    raise PromptError(
+        f"a part is {part!r}: expected {{'type': 'text', 'text': ...}} or {{'type': 'image', 'image': path}}."
+    )

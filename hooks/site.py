@@ -1,4 +1,5 @@
-"""Site: the name of one place in the residual stream of a model. No torch here, so that a store can be read without it."""
+"""Site: the name of one place in the residual stream of a model. No torch here, so that a store can be read without
+it."""
 
 from __future__ import annotations
 
@@ -17,8 +18,8 @@ _OURS = re.compile(r"(?:(?P<tower>\w+)\.)?(?P<point>\w+?)(?::(?P<first>\d+)(?:-(
 class Site:
     """One place in a residual stream: `layer` is a 0-based block, `resid_pre` its input and `resid_post` its output.
 
-    `str(Site(3))` is `"resid_post:3"`, `str(Site(3, tower="vision"))` is `"vision.resid_post:3"`; `Site.parse` reads both
-    back, and TransformerLens' `"blocks.3.hook_resid_post"` as well.
+    `str(Site(3))` is `"resid_post:3"`, `str(Site(3, tower="vision"))` is `"vision.resid_post:3"`; `Site.parse` reads
+    both back, and TransformerLens' `"blocks.3.hook_resid_post"` as well.
     """
 
     layer: int
@@ -31,7 +32,9 @@ class Site:
         if self.tower not in TOWERS:
             raise ValueError(f"Site tower {self.tower!r} is unknown: expected one of {', '.join(TOWERS)}.")
         if self.layer < 0:
-            raise ValueError(f"Site layer {self.layer} is negative: layers count from 0 at the input side of the model.")
+            raise ValueError(
+                f"Site layer {self.layer} is negative: layers count from 0 at the input side of the model."
+            )
 
     @property
     def stream(self) -> str:
@@ -69,7 +72,9 @@ def parse_sites(names: str | Site | Iterable[str | Site], *, n_layers: int | dic
     for site in sites:
         depth = _depth(n_layers, site.tower)
         if depth is not None and site.layer >= depth:
-            raise ValueError(f"Site {site} is outside this model: expected layers 0..{depth - 1} (layers count from 0).")
+            raise ValueError(
+                f"Site {site} is outside this model: expected layers 0..{depth - 1} (layers count from 0)."
+            )
     return list(dict.fromkeys(sites))
 
 
@@ -86,11 +91,15 @@ def _sites_named(name: str, n_layers: int | dict[str, int] | None) -> Sequence[S
         return [Site(int(lens["layer"]), lens["point"])]
     match = _OURS.fullmatch(name)
     if match is None:
-        raise ValueError(f"{name!r} is no site: expected a name such as 'resid_post:3', 'resid_pre:0-5' or 'resid_post'.")
+        raise ValueError(
+            f"{name!r} is no site: expected a name such as 'resid_post:3', 'resid_pre:0-5' or 'resid_post'."
+        )
     tower, point = match["tower"] or "language", match["point"]
     if match["first"] is not None:
-        first = int(match["first"])
-        return [Site(layer, point, tower) for layer in range(first, int(match["last"] or first) + 1)]
+        first, last = int(match["first"]), int(match["last"] or match["first"])
+        if last < first:
+            raise ValueError(f"{name!r} runs backwards: expected first-last, both ends included.")
+        return [Site(layer, point, tower) for layer in range(first, last + 1)]
     if point == "embedding":
         return [Site(0, "resid_pre", tower)]
     depth = _depth(n_layers, tower)

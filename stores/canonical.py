@@ -29,7 +29,9 @@ def plain(value: Any, where: str = "") -> Any:
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
-                raise TypeError(f"{where or 'value'} has the key {key!r}: expected text keys; write it as {str(key)!r}.")
+                raise TypeError(
+                    f"{where or 'value'} has the key {key!r}: expected text keys; write it as {str(key)!r}."
+                )
         return {key: plain(item, f"{where}.{key}" if where else key) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
@@ -45,7 +47,8 @@ def canonical_json(value: Any) -> str:
 
 
 def content_key(value: Any) -> str:
-    """sha256, in hexadecimal, of the canonical JSON of `value`: equal content, equal key, whatever the order of keys."""
+    """sha256, in hexadecimal, of the canonical JSON of `value`: equal content, equal key, whatever the order
+    of keys."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 

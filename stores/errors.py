@@ -20,7 +20,8 @@ class StoreCorrupted(StoreError):
 
 
 class UnsafeFile(StoreError):
-    """A file holds something that a sealed shard never holds (links out, foreign types, giant shapes); it was not read."""
+    """A file holds something that a sealed shard never holds (links out, foreign types, giant shapes); it was not
+    read."""
 
 
 class UnknownName(StoreError, LookupError):

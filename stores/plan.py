@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +38,8 @@ class Unit:
 
 @dataclass(frozen=True)
 class Stream:
-    """One (tower, point) of the residual stream: `Stream("vision.resid_post", layers=(0, 1), d_model=64, dtype="bfloat16")`."""
+    """One (tower, point) of the residual stream: `Stream("vision.resid_post", layers=(0, 1), d_model=64,
+    dtype="bfloat16")`."""
 
     name: str
     layers: tuple[int, ...]
@@ -50,7 +51,9 @@ class Stream:
         if not _STREAM_NAME.fullmatch(self.name):
             raise ValueError(f"Stream name {self.name!r}: expected letters, digits and _ . @ -, such as 'resid_post'.")
         if not self.layers or len(set(self.layers)) != len(self.layers) or min(self.layers) < 0:
-            raise ValueError(f"Stream({self.name}).layers {self.layers}: expected distinct 0-based layers, at least one.")
+            raise ValueError(
+                f"Stream({self.name}).layers {self.layers}: expected distinct 0-based layers, at least one."
+            )
         if self.d_model < 1:
             raise ValueError(f"Stream({self.name}).d_model {self.d_model}: expected at least 1.")
         if self.dtype not in DTYPES:
@@ -72,36 +75,27 @@ class Stream:
 
 
 def new_segment(
-    planned: Mapping[str, Unit], plan: Sequence[Unit], known_prompts: Iterable[str] | None
+    planned: Mapping[str, Unit], plan: Sequence[Unit], planned_prompts: Collection[str] | None
 ) -> tuple[Unit, ...]:
     """The units of `plan` that a store with the units `planned` still needs, in order.
 
-    The stored plan wins: a unit whose prompts (`known_prompts`) are all planned already is not planned twice, so another
-    batch size on the second run changes nothing. `known_prompts=None` (result tables) compares keys alone.
-    Raises ValueError for a key used twice, or a unit that mixes planned and new prompts.
+    The stored plan wins. Prompts that are planned already (`planned_prompts`) are not planned twice, so another batch
+    size on a second run changes nothing; a unit that mixes them with new ones shrinks to the new ones, and is named by
+    its content. `planned_prompts=None` (result tables) compares keys alone. Raises ValueError for a key used twice.
     """
-    known = None if known_prompts is None else set(known_prompts)
     added: dict[str, Unit] = {}
     for unit in plan:
-        if added.get(unit.key) is not None:
-            raise ValueError(f"Unit key {unit.key!r} occurs twice in the plan: expected one unit a key.")
         if planned.get(unit.key) == unit:
             continue
-        if known is None:
-            if unit.key in planned:
-                raise ValueError(f"Unit {unit.key!r} is planned with other prompts: expected one meaning a key.")
-        else:
-            old = [prompt for prompt in unit.prompt_ids if prompt in known]
-            if old and len(old) == len(unit.prompt_ids):
+        if planned_prompts is not None and unit.prompt_ids:
+            fresh = [prompt for prompt in unit.prompt_ids if prompt not in planned_prompts]
+            if not fresh:
                 continue
-            if old:
-                raise ValueError(
-                    f"Unit {unit.key!r} mixes planned prompts ({old[0]!r}, ...) with new ones: expected appended prompts "
-                    "in units of their own. Pass `plan` as a function from new prompt ids to units."
-                )
-            if unit.key in planned:
-                raise ValueError(
-                    f"Unit key {unit.key!r} is taken by other prompts of this store: name units by content, Unit.of(ids)."
-                )
+            unit = unit if len(fresh) == len(unit.prompt_ids) else Unit.of(fresh)
+        if unit.key in planned or unit.key in added:
+            raise ValueError(
+                f"Unit key {unit.key!r} stands for two lists of prompts: expected one meaning a key. "
+                "Mend: name units by content, Unit.of(prompt_ids)."
+            )
         added[unit.key] = unit
     return tuple(added.values())

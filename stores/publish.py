@@ -25,8 +25,8 @@ def owner_name() -> str:
 def publish(data: bytes | memoryview, final: Path, tmp: Path) -> bool:
     """Writes `data` under the name `final`. True: ours is there now. False: somebody was first, theirs is untouched.
 
-    Order: write in `tmp`, fsync, link to the final name, fsync the folder. When this returns, a power cut loses nothing.
-    Raises OSError (disk full, no permission) with nothing left behind.
+    Order: write in `tmp`, fsync, link to the final name, fsync the folder. When this returns, a power cut loses
+    nothing. Raises OSError (disk full, no permission) with nothing left behind.
     """
     unfinished = tmp / f"{final.name}.{owner_name()}"
     try:
@@ -121,7 +121,9 @@ def _renamed_without_replacing(source: Path, final: Path) -> bool:
     """renameat2(RENAME_NOREPLACE): plain rename would overwrite silently. For file systems without hard links."""
     library = ctypes.CDLL(None, use_errno=True)
     if not hasattr(library, "renameat2"):
-        raise OSError(errno.ENOTSUP, "This file system has neither hard links nor renameat2; choose another.", str(final))
+        raise OSError(
+            errno.ENOTSUP, "This file system has neither hard links nor renameat2; choose another.", str(final)
+        )
     if library.renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(final), _RENAME_NOREPLACE) == 0:
         return True
     number = ctypes.get_errno()

@@ -12,8 +12,8 @@ An activation shard has one group a stream, so that xarray opens it whole, coord
 
     /activations/<stream>/values           [layer, row, d_model], chunks (1, up to 128, d_model), no filter
     /activations/<stream>/{prompt_id, variant, position, token_id}    [row]
-    /activations/<stream>/chunk_xxh3_128   [layer, chunk, 16], the hash of each chunk's stored bytes
     /activations/<stream>/{layer, row, d_model}                       dimension scales
+    /chunk_xxh3_128/<stream>               [layer, chunk, 16], the hash of each chunk's stored bytes
 
 A result shard has one 1-D dataset a column (text: UTF-8 bytes, with offsets beside it), and a mask of the Nones:
 
@@ -38,7 +38,7 @@ KIND_ACTIVATIONS, KIND_RESULTS = "activations", "results"
 
 # Root attributes of every shard
 A_FORMAT, A_VERSION, A_KIND = "format", "format_version", "kind"
-A_CONTENT_KEY, A_UNIT, A_NOTE = "content_key", "unit", "note"
+A_CONTENT_KEY, A_UNIT, A_UNIT_PROMPTS, A_NOTE = "content_key", "unit", "unit_prompts", "note"
 A_SPEC, A_PROVENANCE = "spec", "provenance"
 
 # Attributes of any object
@@ -56,7 +56,7 @@ CHUNK_ROWS = 128
 
 # Result shards
 COLUMNS, OFFSETS, NULL = "columns", "offsets", "null"
-A_COLUMNS, A_COLUMN_TYPE = "column_order", "column_type"
+COLUMN_ORDER = "column_order"
 
 # netCDF's own words for "a dimension without coordinates"; h5netcdf, xarray and the netCDF library look for them.
 DIMENSION_ONLY = "This is a netCDF dimension but not a netCDF variable. {size:9d}"

@@ -33,6 +33,11 @@ def llama():
 
 
 @pytest.fixture(scope="session")
+def gpt2():
+    return load_model(*FAMILIES["gpt2"]())
+
+
+@pytest.fixture(scope="session")
 def gemma3():
     return load_model(*FAMILIES["gemma3"]())
 

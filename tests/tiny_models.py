@@ -76,7 +76,9 @@ def llama(layers: int = 3) -> tuple[Any, Any, None]:
 
 def gpt2() -> tuple[Any, Any, None]:
     tokenizer = byte_tokenizer()
-    config = GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=3, n_head=4, n_positions=256, eos_token_id=1, bos_token_id=2)
+    config = GPT2Config(
+        vocab_size=len(tokenizer), n_embd=32, n_layer=3, n_head=4, n_positions=256, eos_token_id=1, bos_token_id=2
+    )
     return _loud(GPT2LMHeadModel(config)), tokenizer, None
 
 
@@ -96,7 +98,13 @@ def gemma3() -> tuple[Any, Any, Any]:
         layer_types=["sliding_attention", "full_attention"] * 2,
     )
     vision = SiglipVisionConfig(
-        hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=8, vision_use_head=False
+        hidden_size=24,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=8,
+        vision_use_head=False,
     )
     config = Gemma3Config(
         text_config=text,

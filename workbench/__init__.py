@@ -1,0 +1,115 @@
+"""The workbench: capture residual streams, find directions, ablate, steer and transfer them, with controls.
+
+`import workbench as wb` is light: each name below is imported where it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from hooks.selftest import doctor as doctor
+
+    from hooks.load import load_model as load_model
+    from hooks.prompt import Prompt as Prompt
+    from hooks.prompt import read_prompts as read_prompts
+    from hooks.site import Site as Site
+    from stores import ActivationStore as ActivationStore
+    from stores import ResultTable as ResultTable
+    from workbench.behaviour.evaluate import evaluate as evaluate
+    from workbench.behaviour.judges import judge as judge
+    from workbench.behaviour.summary import summarise as summarise
+    from workbench.capturing import capture as capture
+    from workbench.interventions.ablate import Ablate as Ablate
+    from workbench.interventions.ablate import KeepOnly as KeepOnly
+    from workbench.interventions.generate import generate as generate
+    from workbench.interventions.steer import Clamp as Clamp
+    from workbench.interventions.steer import Steer as Steer
+    from workbench.interventions.sweep import sweep as sweep
+    from workbench.interventions.transfer import fit_transfer as fit_transfer
+    from workbench.organisms import organism as organism
+    from workbench.reporting import report as report
+    from workbench.study import Study as Study
+    from workbench.subspace.basis import Subspace as Subspace
+    from workbench.subspace.directions import Directions as Directions
+    from workbench.subspace.directions import with_mean as with_mean
+    from workbench.subspace.means import difference_of_means as difference_of_means
+    from workbench.subspace.moments import Moments as Moments
+    from workbench.subspace.overlap import cosine_matrix as cosine_matrix
+    from workbench.subspace.overlap import principal_angles as principal_angles
+    from workbench.subspace.pca import pca as pca
+    from workbench.training.adapters import train_lora as train_lora
+
+# Public name -> the module that defines it. No name here is that of a submodule of workbench: the second access to such
+# a
+# name would give the module instead.
+_HOME = {
+    "load_model": "hooks.load",
+    "Prompt": "hooks.prompt",
+    "read_prompts": "hooks.prompt",
+    "doctor": "hooks.selftest",
+    "Site": "hooks.site",
+    "ActivationStore": "stores",
+    "ResultTable": "stores",
+    "evaluate": "workbench.behaviour.evaluate",
+    "judge": "workbench.behaviour.judges",
+    "summarise": "workbench.behaviour.summary",
+    "capture": "workbench.capturing",
+    "Ablate": "workbench.interventions.ablate",
+    "KeepOnly": "workbench.interventions.ablate",
+    "generate": "workbench.interventions.generate",
+    "Clamp": "workbench.interventions.steer",
+    "Steer": "workbench.interventions.steer",
+    "sweep": "workbench.interventions.sweep",
+    "fit_transfer": "workbench.interventions.transfer",
+    "organism": "workbench.organisms",
+    "report": "workbench.reporting",
+    "Study": "workbench.study",
+    "Subspace": "workbench.subspace.basis",
+    "Directions": "workbench.subspace.directions",
+    "with_mean": "workbench.subspace.directions",
+    "difference_of_means": "workbench.subspace.means",
+    "Moments": "workbench.subspace.moments",
+    "cosine_matrix": "workbench.subspace.overlap",
+    "principal_angles": "workbench.subspace.overlap",
+    "pca": "workbench.subspace.pca",
+    "train_lora": "workbench.training.adapters",
+}
+
+
+def _refuse_shadowed_rooms() -> None:
+    """A `hooks.py` or `stores/` beside a user's script would be imported in place of ours: say so, and how to mend
+    it."""
+    home = Path(__file__).resolve().parent.parent
+    for room in ("hooks", "stores"):
+        spec = importlib.util.find_spec(room)
+        found = None if spec is None or spec.origin is None else Path(spec.origin).resolve()
+        if found is None or found.parent.parent != home:
+            raise ImportError(
+                f"workbench needs its own package '{room}' (in {home}), but Python finds {found or 'none'} first. "
+                "Rename that file or "
+                "folder, or run the script from another folder."
+            )
+
+
+_refuse_shadowed_rooms()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'workbench' has no attribute {name!r}; it has {', '.join(sorted(_HOME))}.")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*_HOME, "__version__"])
+
+
+__all__ = list(_HOME)

@@ -1,4 +1,4 @@
-"""Intervals, permutation tests and effect sizes; each result names its method. Rates: Wilson. Means over clusters: t below 30."""
+"""Intervals, permutation tests and effect sizes; each interval names its method."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from scipy import stats
 
 Tail = Literal["greater", "less", "two-sided"]
 
-FEW_CLUSTERS = 30  # below this a percentile bootstrap is too narrow: measured 95 % covers .84 to .91 with 5 to 11 clusters
+FEW_CLUSTERS = (
+    30  # below this a percentile bootstrap is too narrow: measured 95 % covers .84 to .91 with 5 to 11 clusters
+)
 DRAWS_FOR_P = 99  # fewer draws than this may be drawn in a figure, but carry no printed p
 
 
@@ -79,29 +81,30 @@ def cluster_interval(
         return Interval(plain.low, plain.high, f"t {level:.0%} over {n} cluster means")
     draws = means[np.random.default_rng(seed).integers(n, size=(resamples, n))].mean(axis=1)
     low, high = np.quantile(draws, [(1 - _checked(level)) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high), f"percentile bootstrap {level:.0%} over {n} clusters, {resamples} resamples")
+    return Interval(
+        float(low), float(high), f"percentile bootstrap {level:.0%} over {n} clusters, {resamples} resamples"
+    )
 
 
-def p_value(observed: float, null: ArrayLike, tail: Tail = "greater") -> float:
+def p_value(observed: float | int, null: ArrayLike, tail: Tail = "greater") -> float:
     """Permutation p of `observed` among N draws of the null: (1 + draws at least as extreme) / (1 + N), never 0.
 
     `two-sided` measures extremeness as the distance from the mean of all N + 1 values, which treats the observed value
     and the draws alike, so the test stays exact. Source: Phipson & Smyth 2010, doi:10.2202/1544-6115.1585.
     """
-    null = _finite(null, "null")
-    observed = float(_finite([observed], "observed")[0])
-    if not len(null):
+    draws, value = _finite(null, "null"), float(_finite([observed], "observed")[0])
+    if not len(draws):
         raise ValueError("p_value needs at least one draw of the null: none came.")
     if tail == "two-sided":
-        centre = (null.sum() + observed) / (len(null) + 1)
-        observed, null = abs(observed - centre), np.abs(null - centre)
+        centre = (draws.sum() + value) / (len(draws) + 1)
+        value, draws = abs(value - centre), np.abs(draws - centre)
     elif tail == "less":
-        observed, null = -observed, -null
+        value, draws = -value, -draws
     elif tail != "greater":
         raise ValueError(f"tail={tail!r} is unknown: expected 'greater', 'less' or 'two-sided'.")
     # Equal up to rounding counts as at least as extreme: a tie must never make p smaller.
-    slack = 1e-12 * max(1.0, abs(observed))
-    return float((1 + np.count_nonzero(null >= observed - slack)) / (1 + len(null)))
+    slack = 1e-12 * max(abs(value), float(np.abs(draws).max()))
+    return float((1 + np.count_nonzero(draws >= value - slack)) / (1 + len(draws)))
 
 
 def format_p(p: float, draws: int) -> str:
@@ -113,26 +116,25 @@ def format_p(p: float, draws: int) -> str:
     return f"= {p:.2g}"
 
 
-def max_statistic(
-    observed: Float[np.ndarray, " cell"], null: Float[np.ndarray, "run cell"], tail: Tail = "greater"
-) -> Float[np.ndarray, " cell"]:
-    """p per cell, corrected for looking at all cells: each observed cell against the maximum over cells of each null run.
+def max_statistic(observed: ArrayLike, null: ArrayLike, tail: Tail = "greater") -> Float[np.ndarray, " cell"]:
+    """p per cell, corrected for looking at all cells: each cell against the maximum over cells of each null run.
 
-    One null run is one control (a random direction) taken through the whole sweep of layers and coefficients. The cells
-    must share a unit and scale, or the noisiest cell rules the maximum. `two-sided` compares sizes, so both must be
-    differences that are 0 under the null. Source: Westfall & Young 1993.
+    `observed` is [cell], `null` [run, cell], the result [cell].     One null run is one control (a random direction)
+    taken through the whole sweep of layers and coefficients. The cells must share a unit and scale, or the noisiest
+    cell rules the maximum. `two-sided` compares sizes, so both must be differences that are 0 under the null. Source:
+    Westfall & Young 1993.
     """
-    observed, null = np.asarray(observed, np.float64), np.asarray(null, np.float64)
-    if null.ndim != 2 or observed.shape != null.shape[1:]:
+    cells, runs = np.asarray(observed, np.float64), np.asarray(null, np.float64)
+    if runs.ndim != 2 or cells.shape != runs.shape[1:]:
         raise ValueError(
-            f"max_statistic: expected observed [cell] and null [run, cell]; {observed.shape} and {null.shape} came."
+            f"max_statistic: expected observed [cell] and null [run, cell]; {cells.shape} and {runs.shape} came."
         )
     if tail == "less":
-        observed, null = -observed, -null
+        cells, runs = -cells, -runs
     elif tail == "two-sided":
-        observed, null = np.abs(observed), np.abs(null)
-    largest = null.max(axis=1)
-    return np.array([p_value(value, largest, "greater") for value in observed])
+        cells, runs = np.abs(cells), np.abs(runs)
+    largest = runs.max(axis=1)
+    return np.array([p_value(value, largest, "greater") for value in cells])
 
 
 def sign_flip_null(
@@ -173,7 +175,9 @@ def auroc(positive: ArrayLike, negative: ArrayLike) -> float:
     """Chance that a random positive score exceeds a random negative one, ties counted half; 0.5 is no separation."""
     positive, negative = _finite(positive, "positive"), _finite(negative, "negative")
     if not len(positive) or not len(negative):
-        raise ValueError(f"auroc needs both classes: {len(positive)} positive and {len(negative)} negative scores came.")
+        raise ValueError(
+            f"auroc needs both classes: {len(positive)} positive and {len(negative)} negative scores came."
+        )
     ranks = stats.rankdata(np.concatenate([positive, negative]))[: len(positive)]
     wins = ranks.sum() - len(positive) * (len(positive) + 1) / 2
     return float(wins / (len(positive) * len(negative)))
@@ -192,7 +196,9 @@ def _finite(values: ArrayLike, name: str) -> Float[np.ndarray, " n"]:
     array = np.asarray(values, np.float64).ravel()
     bad = int(np.count_nonzero(~np.isfinite(array)))
     if bad:
-        raise ValueError(f"{name} holds {bad} values that are NaN or infinite: drop unscored rows first, and say how many.")
+        raise ValueError(
+            f"{name} holds {bad} values that are NaN or infinite: drop unscored rows first, and say how many."
+        )
     return array
 
 

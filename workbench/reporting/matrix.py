@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,7 +24,9 @@ def cosine_matrix(
     """
     values = np.asarray(cosines, dtype=float)
     if values.shape != (len(labels), len(labels)):
-        raise ValueError(f"expected a matrix of {len(labels)} x {len(labels)} for {len(labels)} labels: {values.shape}.")
+        raise ValueError(
+            f"expected a matrix of {len(labels)} x {len(labels)} for {len(labels)} labels: {values.shape}."
+        )
     if np.nanmax(np.abs(values), initial=0.0) > 1 + 1e-6:
         raise ValueError(f"cosines lie in -1..1; the largest here is {np.nanmax(np.abs(values)):.3g}. Normalise first.")
     return _annotated(
@@ -59,12 +61,22 @@ def _per_cent(value: float) -> str:
     return f"{100 * value:.0f} %"
 
 
-def _annotated(values, rows, columns, axis, *, colors, limits, words, text) -> Figure:
+def _annotated(
+    values: Float[np.ndarray, "row column"],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    axis: Axes | None,
+    *,
+    colors: str,
+    limits: tuple[float, float],
+    words: str,
+    text: Callable[[float], str],
+) -> Figure:
     import matplotlib
 
     with style.applied():
-        cell = 0.42 if max(values.shape) <= 8 else 0.32
-        figure, (this,) = style.axes_for(axis, 1, height=max(1.7, 0.9 + cell * len(rows)))
+        cell = 0.34 if max(values.shape) <= 8 else 0.28
+        figure, (this,) = style.axes_for(axis, 1, height=0.75 + cell * max(2, len(rows)))
         scale = matplotlib.colormaps[colors]
         # Cells as vector rectangles: an image would be resampled, and blurred in some viewers.
         mesh = this.pcolormesh(values, cmap=scale, vmin=limits[0], vmax=limits[1], edgecolors="white", linewidth=1.5)
@@ -85,7 +97,9 @@ def _annotated(values, rows, columns, axis, *, colors, limits, words, text) -> F
         this.xaxis.tick_top()
         for spine in this.spines.values():
             spine.set_visible(False)
-        bar = this.figure.colorbar(mesh, ax=this, label=words, fraction=0.05, pad=0.02)
+        ticks = np.linspace(*limits, 5 if len(rows) > 2 else 3)
+        bar = this.figure.colorbar(mesh, ax=this, label=words if len(rows) > 2 else "", fraction=0.05, pad=0.02)
+        bar.set_ticks(ticks, labels=[text(tick) for tick in ticks])
         bar.outline.set_visible(False)
         bar.ax.tick_params(length=0)
     return figure

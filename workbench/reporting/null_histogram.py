@@ -2,61 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
 
 from workbench.reporting import style
+from workbench.reporting.verdict import as_extreme
+from workbench.statistics import Tail
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-def null_distributions(
-    observed: float,
-    controls: Mapping[str, Float[np.ndarray, " draw"]],
-    axis: Axes | None = None,
-    *,
-    tail: str = "less",
-    xlabel: str = "contrary answers after ablation",
-    reference: float | None = None,
-) -> Figure:
-    """One histogram per kind of control on a common axis, the observed value as a line through all of them.
+@dataclass(frozen=True)
+class Observed:
+    """One panel: a rate (fraction), the same rate in control runs by kind, and the rate without any edit.
 
-    Beside each: how many runs are as extreme (`tail` "less" or "greater", ties count). `reference` draws a second,
-    dashed line (the unedited model). Values are fractions. Raises ValueError for another tail or an empty control.
+    `tail` is the side that the claim is on: "less" or "greater".
     """
-    if tail not in ("less", "greater"):
-        raise ValueError(f"tail is 'less' or 'greater': came {tail!r}.")
-    if not controls or any(len(draws) == 0 for draws in controls.values()):
-        raise ValueError("null_distributions needs at least one control, each with draws: came none or an empty one.")
+
+    value: float
+    controls: Mapping[str, Float[np.ndarray, " draw"]]
+    tail: Tail = "less"
+    reference: float | None = None
+
+
+def null_distributions(panels: Mapping[str, Observed], axis: Axes | Sequence[Axes] | None = None) -> Figure:
+    """One histogram per kind of control, the observed value as a line through all of them; panels side by side.
+
+    Beside each histogram: how many runs are as extreme (ties count). Raises ValueError for a panel without draws.
+    """
+    for title, panel in panels.items():
+        if not panel.controls or any(len(draws) == 0 for draws in panel.controls.values()):
+            raise ValueError(f"{title!r} has no control draws to show: expected at least one kind, each with draws.")
+    kinds = list(dict.fromkeys(kind for panel in panels.values() for kind in panel.controls))
     with style.applied():
-        figure, (this,) = style.axes_for(axis, 1, height=0.85 + 0.55 * len(controls))
-        bins = np.linspace(0, 1, 41)
-        for row, (kind, draws) in enumerate(controls.items()):
-            look = style.control_look(kind)
-            heights, _ = np.histogram(np.clip(draws, 0, 1), bins)
-            scaled = 0.75 * heights / heights.max()
-            this.bar(bins[:-1], -scaled, np.diff(bins), bottom=row, align="edge", color=look.color, linewidth=0)
-            this.axhline(row, color=style.GRID, linewidth=0.8, zorder=0)
-            extreme = int(np.sum(draws <= observed if tail == "less" else draws >= observed))
-            this.text(
-                1.02, row, f"{extreme} of {len(draws)}\n{'≤' if tail == 'less' else '≥'} observed",
-                transform=this.get_yaxis_transform(), va="bottom", fontsize=7, color=style.INK,
-            )  # fmt: skip
-        color = style.RATES["contrary" if tail == "less" else "right"].color
-        this.axvline(observed, color=color, linewidth=1.8, label=f"this direction, {100 * observed:.0f} %")
-        if reference is not None:
-            words = f"no edit, {100 * reference:.0f} %"
-            this.axvline(reference, color=style.MUTED, linestyle=(0, (6, 2)), linewidth=1.0, label=words)
-        this.set_yticks(range(len(controls)), [style.control_look(kind).label for kind in controls], va="bottom")
-        this.set_ylim(len(controls) - 0.85, -0.95)
-        this.tick_params(axis="y", length=0)
-        this.spines["left"].set_visible(False)
-        style.percent_axis(this, "x")
-        this.set_xlabel(xlabel)
-        style.legend(figure, [this], columns=2, own=axis is None)
+        figure, axes = style.axes_for(axis, len(panels), height=0.95 + 0.52 * len(kinds))
+        for this, (title, panel) in zip(axes, panels.items(), strict=True):
+            _draw(this, panel, kinds)
+            this.set_title(title)
+        axes[0].set_yticks(range(len(kinds)), [style.control_look(kind).label for kind in kinds], va="bottom")
+        axes[0].set_ylim(len(kinds) - 0.85, -0.95)
+        style.legend(figure, axes, columns=3, own=axis is None)
     return figure
+
+
+def _draw(axis: Axes, panel: Observed, kinds: Sequence[str]) -> None:
+    bins = np.linspace(0, 1, 41)
+    for row, kind in enumerate(kinds):
+        if kind not in panel.controls:
+            continue
+        draws, look = panel.controls[kind], style.control_look(kind)
+        heights, _ = np.histogram(np.clip(draws, 0, 1), bins)
+        scaled = 0.75 * heights / heights.max()
+        axis.bar(bins[:-1], -scaled, np.diff(bins), bottom=row, align="edge", color=look.color, linewidth=0)
+        axis.axhline(row, color=style.GRID, linewidth=0.8, zorder=0)
+        words = f"{as_extreme(panel.value, draws, panel.tail)} of {len(draws)}\nas extreme"
+        # The words go to the end of the row that has fewer bars and lines in its way.
+        shown = np.append(draws, [panel.value] * len(draws))
+        left = np.sum(shown < 0.4) < np.sum(shown > 0.6)
+        at, side = (0.03, "left") if left else (0.97, "right")
+        axis.text(at, row - 0.1, words, ha=side, va="bottom", fontsize=6.5, color=style.INK)
+    color = style.RATES["contrary" if panel.tail == "less" else "right"].color
+    axis.axvline(panel.value, color=color, linewidth=1.8, label=f"observed, {style.percent(panel.value)}")
+    if panel.reference is not None:
+        axis.axvline(panel.reference, color=style.MUTED, linestyle=(0, (6, 2)), linewidth=1.0, label="no edit")
+    axis.tick_params(axis="y", length=0)
+    axis.spines["left"].set_visible(False)
+    style.percent_axis(axis, "x")
+    axis.set_xticks([0, 0.5, 1.0])

@@ -53,7 +53,7 @@ def write_page(title: str, blocks: Sequence[Block], to: str | Path, *, subtitle:
     path = Path(to)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(html, encoding="utf-8")
+    draft.write_text(html.lstrip(), encoding="utf-8")
     draft.replace(path)
     return path
 

@@ -44,7 +44,10 @@ def variance_spectrum(panels: Mapping[str, Spectrum], axis: Axes | Sequence[Axes
             curves = (spectrum.explained, spectrum.null, spectrum.benign)
             tallest = max(tallest, *(float(np.nanmax(curve)) for curve in curves if curve is not None))
         for this in axes:
-            style.percent_axis(this, top=1.0 if tallest > 0.75 else 1.3 * tallest)
+            # Headroom for the legend: a tall first component would stand behind it.
+            style.percent_axis(this, top=1.6 * tallest)
+            this.set_yticks([tick for tick in this.get_yticks() if 0 <= tick <= 1.0])
+            this.set_ylim(-0.03 * tallest, 1.6 * tallest)
         axes[0].set_ylabel("variance explained")
         for this in axes:
             this.set_xlabel("component")

@@ -114,6 +114,14 @@ def applied() -> Iterator[None]:
         yield
 
 
+def percent(value: float) -> str:
+    """A fraction as per cent: whole numbers, one decimal where rounding would claim 0 or 100 %. The space is hard."""
+    rounded = f"{100 * value:.0f}"
+    if rounded in ("0", "-0", "100") and abs(100 * value - float(rounded)) >= 0.05:
+        rounded = f"{100 * value:.1f}"
+    return f"{rounded.removeprefix('-') if float(rounded) == 0 else rounded}\u00a0%".replace("-", "−")
+
+
 def axes_for(
     axis: Axes | Sequence[Axes] | None,
     panels: int,

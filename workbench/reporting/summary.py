@@ -44,7 +44,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Summary:
-    """A run's results. `samples` are the generations from `samples.json` beside it; `unmeasured` counts empty values."""
+    """A run's results. `samples`: generations, from `samples.json`; `unmeasured`: how many results had no value."""
 
     results: tuple[Result, ...]
     model: Mapping[str, Any] = field(default_factory=dict)

@@ -14,8 +14,9 @@ from hooks.site import Site
 class ArrayRows:
     """Rows of activations held as arrays, with the interface of a store's view: for your own arrays, and for tests.
 
-    `values` maps a site to [row, d_model]; every site has the same rows. `prompt_ids` (default "0", "1", ...), `variants`,
-    `labels` and each of `tags` have one entry a row. Raises ValueError when lengths differ or a value is not finite.
+    `values` maps a site to [row, d_model]; every site has the same rows. `prompt_ids` (default "0", "1", ...),
+    `variants`, `labels` and each of `tags` have one entry a row; `matched` is the number of pairs of rows that are
+    differences. Raises ValueError when lengths differ or a value is not finite.
     """
 
     def __init__(
@@ -28,6 +29,7 @@ class ArrayRows:
         positions: Sequence[int] | None = None,
         tags: Mapping[str, Sequence[Any]] | None = None,
         info: Mapping[str, Any] | None = None,
+        matched: int | None = None,
     ) -> None:
         if not values:
             raise ValueError("ArrayRows needs at least one site: values={Site(3): array [row, d_model]}.")
@@ -39,6 +41,7 @@ class ArrayRows:
         self.labels = [None] * n if labels is None else list(labels)
         self.positions = np.full(n, -1) if positions is None else np.asarray(positions)
         self.info = dict(info or {})
+        self.matched = matched
         self._tags = {name: list(column) for name, column in (tags or {}).items()}
         columns = {"prompt_ids": self.prompt_ids, "variants": self.variants, "labels": self.labels, **self._tags}
         for name, column in {**self._values, **columns, "positions": self.positions}.items():
@@ -73,7 +76,7 @@ class ArrayRows:
         return self._tags[name]
 
     def where(self, **conditions: Any) -> ArrayRows:
-        """The rows for which every condition holds: `variant=`, `label=` or a tag; a value, a collection or a predicate."""
+        """The rows for which all conditions hold: variant=, label= or a tag; a value, a collection or a predicate."""
         keep = np.ones(len(self), dtype=bool)
         for name, wanted in conditions.items():
             column = {"variant": self.variants, "label": self.labels, "prompt_id": self.prompt_ids}.get(name)
@@ -90,6 +93,7 @@ class ArrayRows:
             positions=self.positions[index].tolist(),
             tags={name: [column[i] for i in index] for name, column in self._tags.items()},
             info=self.info,
+            matched=None if self.matched is None else len(index),
         )
 
 

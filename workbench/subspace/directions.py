@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from hooks.site import Site
-from workbench.subspace.rows import RowSource, chosen_sites, prompt_sums, site_among
+from workbench.subspace.rows import RowSource, chosen_sites, listed, narrowed, site_among
 
 Role = Literal["write", "read"]
 
@@ -53,18 +54,17 @@ class Directions:
         for name in ("norm", "reliability"):
             _freeze(self, name, shape[:1])
         length = np.linalg.norm(self.unit, axis=1)
-        wrong = np.flatnonzero((np.abs(length - 1) > 1e-6) & ((length != 0) | (self.norm != 0)))
-        if len(wrong) or np.any(self.norm < 0):
+        wrong = (self.norm < 0) | ((np.abs(length - 1) > 1e-6) & ((length != 0) | (self.norm != 0)))
+        if wrong.any():
+            i = int(np.flatnonzero(wrong)[0])
             raise ValueError(
-                f"expected unit rows of length 1 (or 0 where norm is 0) and norms of at least 0; at {self.sites[wrong[0]]} "
-                f"the length is {length[wrong[0]]:.6g}. From plain vectors use Directions.of(sites, vectors)."
-                if len(wrong)
-                else "expected norms of at least 0: turn the unit vector round instead."
+                f"expected unit rows of length 1 (0 where norm is 0) and no negative norm; at {self.sites[i]} came "
+                f"length {length[i]:.6g}, norm {self.norm[i]:.6g}. For plain vectors use Directions.of(sites, vectors)."
             )
 
     @classmethod
-    def of(cls, sites: Sequence[Site | str], vectors: Float[np.ndarray, "site d_model"], **facts: Any) -> Directions:
-        """Directions of plain vectors, one a site; `facts` are the other fields (role, model, origin, kind, ...)."""
+    def of(cls, sites: Sequence[Site | str], vectors: ArrayLike, **facts: Any) -> Directions:
+        """Directions of plain vectors, [site, d_model] or [d_model] for one site; `facts` are the other fields."""
         vectors = np.atleast_2d(np.asarray(vectors, np.float64))
         norm = np.linalg.norm(vectors, axis=1)
         unit = np.divide(vectors, norm[:, None], out=np.zeros_like(vectors), where=norm[:, None] > 0)
@@ -90,8 +90,7 @@ class Directions:
 
     def __getitem__(self, site: Site | str | int | Sequence[Site | str | int]) -> Directions:
         """The directions of one site or layer, or of several, with everything that belongs to them."""
-        wanted = [site] if isinstance(site, Site | str | int | np.integer) else list(site)
-        index = [self.sites.index(site_among(self.sites, one)) for one in wanted]
+        index = [self.sites.index(site_among(self.sites, one)) for one in listed(site)]
         rows = {
             name: value[index]
             for name in ("unit", "norm", "origin", "reliability", "positive_mean")
@@ -100,14 +99,14 @@ class Directions:
         return dataclasses.replace(self, sites=tuple(self.sites[i] for i in index), **rows)
 
     def replace(self, **changes: Any) -> Directions:
-        """The same with some fields changed, checked again. A new unit or norm keeps the rest: change `kind` as well."""
+        """The same with some fields changed, checked again; a new unit keeps the old `kind`, so change that too."""
         return dataclasses.replace(self, **changes)
 
     def concentration(self, k: int = 1) -> Float[np.ndarray, " site"]:
-        """Share of the squared length in the k largest coordinates: near 1 at k = 1 means one outlier dimension rules."""
+        """Share of the squared length in the k largest coordinates; near 1 at k = 1: one outlier dimension rules."""
         return np.sort(self.unit**2, axis=1)[:, -k:].sum(axis=1)
 
-    def __mul__(self, factor: float) -> Directions:
+    def __mul__(self, factor: float | int) -> Directions:
         return self.replace(unit=self.unit * (-1.0 if factor < 0 else 1.0), norm=self.norm * abs(factor))
 
     __rmul__ = __mul__
@@ -140,25 +139,30 @@ class Directions:
         )
 
     def __repr__(self) -> str:
-        sites = str(self.sites[0]) if len(self.sites) == 1 else f"{self.sites[0]} .. {self.sites[-1]} ({len(self.sites)})"
-        trust = "" if self.reliability is None else f", split-half {self.reliability.min():.2f}..{self.reliability.max():.2f}"
+        sites = (
+            str(self.sites[0]) if len(self.sites) == 1 else f"{self.sites[0]} .. {self.sites[-1]} ({len(self.sites)})"
+        )
+        trust = (
+            ""
+            if self.reliability is None
+            else f", split-half {self.reliability.min():.2f}..{self.reliability.max():.2f}"
+        )
         return (
             f"Directions({self.kind}, {self.role}, {sites}, d_model {self.d_model}, "
             f"norm {self.norm.min():.3g}..{self.norm.max():.3g}, n {self.n_positive} - {self.n_negative}{trust}"
-            f"{'' if self.origin is not None else ', no origin'}; model {self.model or 'unknown'!r}, scope {self.scope!r})"
+            f"{'' if self.origin is not None else ', no origin'}; model {self.model or '?'}, scope {self.scope or '?'})"
         )
 
 
 def with_mean(v: Directions, rows: RowSource) -> Directions:
-    """The same directions with the mean of `rows` as origin: for imported vectors that are to be ablated to the mean."""
+    """The same directions with the mean of `rows` as origin: for imported vectors to be ablated to the mean."""
     return v.replace(origin=np.stack([mean_of(rows, site) for site in chosen_sites(rows, list(v.sites))]))
 
 
 def mean_of(rows: RowSource, site: Site) -> Float[np.ndarray, " d_model"]:
     """Mean over rows at one site, accumulated in float64."""
-    keys = list(dict.fromkeys(rows.prompt_ids))
-    sums, counts = prompt_sums(rows, site, keys)
-    return sums.sum(axis=0) / counts.sum()
+    mine = narrowed(rows, [site])
+    return np.sum([np.asarray(part, np.float64).sum(axis=0) for part in mine.batches(site)], axis=0) / len(mine)
 
 
 def _freeze(result: Any, name: str, shape: tuple[int, ...]) -> None:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from hooks.site import Site
 from workbench.subspace.directions import Directions
-from workbench.subspace.rows import RowSource, chosen_sites, one_width, prompt_sums
+from workbench.subspace.rows import RowSource, Sites, chosen_sites, narrowed, one_width, prompt_sums
 
 # A difference below this share of the means is float64 rounding of equal sums; one bf16 step in one row is 1e-9.
 ROUNDING = 1e-12
@@ -22,18 +22,19 @@ def difference_of_means(
     *,
     positive: str | None = None,
     negative: str | None = None,
-    sites: Iterable[Site | str | int] | Site | str | int | None = None,
+    sites: Sites = None,
     paired: bool | None = None,
     splits: int = 50,
     seed: int = 0,
 ) -> Directions:
-    """One write vector a site: mean(positive) - mean(negative), with split-half reliability and the negative mean as origin.
+    """One write vector a site: mean(positive) - mean(negative), with split-half reliability.
 
-    Two views, positive first, or one source and two labels: `difference_of_means(store, positive="on", negative="off")`.
-    Every row weighs the same, so a prompt with more rows weighs more. Views over the same prompts are paired by prompt
-    id (each split then puts a prompt's rows of both classes into the same half); views over different prompts are not.
-    `reliability` is the mean cosine between the directions of two random halves of the prompts over `splits` splits:
-    near 0 for noise, near 1 for a direction the data agree on; None when a class has one prompt only.
+    Two views, positive first, or one source and two labels: `difference_of_means(store, positive="on",
+    negative="off")`. Every row weighs the same, so a prompt with more rows weighs more. Views over the same prompts are
+    paired by prompt id (each split then puts a prompt's rows of both classes into the same half); views over different
+    prompts are not. `origin` is the mean of the negative rows. `reliability` is the mean cosine between the directions
+    of two random halves of the prompts over `splits` splits: near 0 for noise, near 1 for a direction the data agree
+    on; None when a class has one prompt only.
 
     Raises ValueError when a class is empty, when both are the same rows, when the prompts overlap in part and `paired`
     does not say what to do with the rest, or when the sites have different widths.
@@ -43,24 +44,28 @@ def difference_of_means(
     wanted = chosen_sites(first, sites)
     chosen_sites(second, wanted)
     width = one_width(first, wanted)
+    first, second = narrowed(first, wanted), narrowed(second, wanted)
     _refuse_identical(first, second, wanted)
     keys, is_paired = _prompts(first, second, paired)
     halves = _halves(keys, is_paired, splits, np.random.default_rng(seed))
 
-    vectors, origins, positives, reliability = (np.zeros((len(wanted), width)) for _ in range(4))
+    vectors, origins, positives = (np.zeros((len(wanted), width)) for _ in range(3))
+    reliability = np.zeros(len(wanted))
     counts = (np.zeros(0), np.zeros(0))
     for index, site in enumerate(wanted):
         (sums_p, n_p), (sums_n, n_n) = prompt_sums(first, site, keys[0]), prompt_sums(second, site, keys[1])
-        if sums_p.shape != sums_n.shape and sums_p.shape[1] != sums_n.shape[1]:
-            raise ValueError(f"the classes have widths {sums_p.shape[1]} and {sums_n.shape[1]} at {site}: one model a call.")
+        if sums_p.shape[1] != sums_n.shape[1]:
+            raise ValueError(
+                f"the classes have widths {sums_p.shape[1]} and {sums_n.shape[1]} at {site}: one model a call."
+            )
         positives[index], origins[index] = sums_p.sum(axis=0) / n_p.sum(), sums_n.sum(axis=0) / n_n.sum()
         vectors[index] = _difference(positives[index], origins[index])
         if halves is not None:
             a, b = (
-                _difference(*(_half_means(sums, n, mask) for sums, n, mask in zip((sums_p, sums_n), (n_p, n_n), half)))
-                for half in (halves, tuple(~mask for mask in halves))
+                _difference(_half_means(sums_p, n_p, mask_p), _half_means(sums_n, n_n, mask_n))
+                for mask_p, mask_n in (halves, (~halves[0], ~halves[1]))
             )
-            reliability[index, 0] = np.mean(np.einsum("sd,sd->s", _unit(a), _unit(b)))
+            reliability[index] = np.mean(np.einsum("sd,sd->s", _unit(a), _unit(b)))
         counts = (n_p, n_n)
     return Directions.of(
         wanted,
@@ -72,7 +77,7 @@ def difference_of_means(
         kind="difference of means",
         n_positive=int(counts[0].sum()),
         n_negative=int(counts[1].sum()),
-        reliability=None if halves is None else reliability[:, 0],
+        reliability=None if halves is None else reliability,
         positive_mean=positives,
         matched=len(keys[0]) if is_paired else None,
     )
@@ -98,7 +103,7 @@ def _two_classes(
 
 
 def _refuse_identical(first: RowSource, second: RowSource, sites: Iterable[Site]) -> None:
-    """The same rows twice give a zero that looks like a frozen tower; two variants that agree everywhere are a finding."""
+    """The same rows twice give a zero that looks like a frozen tower; two variants that agree are a finding."""
     names = [
         (str(view.info.get("model")), list(view.prompt_ids), list(view.variants), np.asarray(view.positions).tolist())
         for view in (first, second)
@@ -120,7 +125,7 @@ def _prompts(first: RowSource, second: RowSource, paired: bool | None) -> tuple[
     if paired is None and shared and a != b:
         raise ValueError(
             f"{len(shared)} prompts are in both classes, {len(a) - len(shared)} only in the positive and "
-            f"{len(b) - len(shared)} only in the negative: say paired=True (the {len(shared)} only) or paired=False (all)."
+            f"{len(b) - len(shared)} only in the negative: say paired=True (the shared only) or paired=False (all)."
         )
     if paired or (paired is None and shared):
         return (shared, shared), True

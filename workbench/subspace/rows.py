@@ -5,40 +5,49 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from hooks.site import Site
 
+Sites = Iterable[Site | str | int] | Site | str | int | None  # None: all that were captured
 
-@runtime_checkable
-class RowSource(Protocol):
-    """Rows of activations, one a (prompt, variant) or (prompt, variant, position); a store's views and `ArrayRows` fit.
 
-    `values(site)` is [row, d_model] in the order of `prompt_ids`, `variants` and `labels`. `info` may hold `model`,
-    `scope` and `n_layers`.
-    """
+if TYPE_CHECKING:
 
-    @property
-    def sites(self) -> Sequence[str]: ...
-    @property
-    def prompt_ids(self) -> Sequence[str]: ...
-    @property
-    def variants(self) -> Sequence[str]: ...
-    @property
-    def labels(self) -> Sequence[str | None]: ...
-    @property
-    def positions(self) -> np.ndarray: ...
-    @property
-    def info(self) -> Mapping[str, Any]: ...
-    def values(self, site: Any, dtype: Any = np.float32) -> np.ndarray: ...
-    def batches(self, site: Any, size: int = 4096) -> Iterator[np.ndarray]: ...
-    def d_model(self, site: Any) -> int: ...
-    def tag(self, name: str) -> Sequence[Any]: ...
-    def where(self, **conditions: Any) -> RowSource: ...
-    def __len__(self) -> int: ...
+    class RowSource(Protocol):
+        """Rows of activations, one a (prompt, variant) or (prompt, variant, position): a store's view, or `ArrayRows`.
+
+        `values(site)` is [row, d_model] in the order of `prompt_ids`, `variants` and `labels`. `info` may hold `model`,
+        `scope` and `n_layers`. Rows that are differences of two variants have a `matched` that is not None.
+        """
+
+        @property
+        def sites(self) -> Sequence[str]: ...
+        @property
+        def prompt_ids(self) -> Sequence[str]: ...
+        @property
+        def variants(self) -> Sequence[str]: ...
+        @property
+        def labels(self) -> Sequence[Any]: ...
+        @property
+        def positions(self) -> np.ndarray: ...
+        @property
+        def info(self) -> Mapping[str, Any]: ...
+        @property
+        def matched(self) -> int | None: ...
+        def values(self, site: Any, dtype: Any = ...) -> np.ndarray: ...
+        def batches(self, site: Any, size: int = ...) -> Iterator[np.ndarray]: ...
+        def d_model(self, site: Any) -> int: ...
+        def tag(self, name: str) -> Sequence[Any]: ...
+        def where(self, **conditions: Any) -> RowSource: ...
+        def __len__(self) -> int: ...
+
+else:
+    # Asking isinstance(rows, Protocol) while tests run would read every list of a store's view, some of which refuse.
+    RowSource = Any
 
 
 @dataclass(frozen=True)
@@ -66,8 +75,8 @@ def joined(left: Sequence[Hashable], right: Sequence[Hashable], names: tuple[str
         twice = [key for key, count in Counter(keys).items() if count > 1]
         if twice:
             raise ValueError(
-                f"{len(twice)} keys occur more than once in {name} (first: {twice[0]!r}): expected one row a prompt and "
-                f"variant. Capture with a pooled scope such as at='last', or select one position with where(...)."
+                f"{len(twice)} keys occur more than once in {name} (first: {twice[0]!r}): expected one row a prompt "
+                f"and variant. Capture with a pooled scope such as at='last', or select one position with where(...)."
             )
         places.append({key: index for index, key in enumerate(keys)})
     both = sorted(places[0].keys() & places[1].keys(), key=str)
@@ -85,7 +94,7 @@ def joined(left: Sequence[Hashable], right: Sequence[Hashable], names: tuple[str
     )
 
 
-def chosen_sites(rows: RowSource, sites: Iterable[Site | str | int] | Site | str | int | None) -> tuple[Site, ...]:
+def chosen_sites(rows: RowSource, sites: Sites) -> tuple[Site, ...]:
     """The wanted sites of `rows`, in the order asked for; None means all. A bare number is the layer of the one stream.
 
     Raises ValueError for a site that was not captured; the message lists those that were.
@@ -93,9 +102,12 @@ def chosen_sites(rows: RowSource, sites: Iterable[Site | str | int] | Site | str
     there = tuple(Site.parse(name) for name in rows.sites)
     if sites is None:
         return there
-    if isinstance(sites, Site | str | int):
-        sites = [sites]
-    return tuple(site_among(there, wanted) for wanted in sites)
+    return tuple(site_among(there, wanted) for wanted in listed(sites))
+
+
+def listed(sites: Iterable[Site | str | int] | Site | str | int) -> list[Site | str | int]:
+    """One site or several, as a list."""
+    return [sites] if isinstance(sites, Site | str | int | np.integer) else list(sites)
 
 
 def site_among(there: Sequence[Site], wanted: Site | str | int) -> Site:
@@ -112,6 +124,13 @@ def site_among(there: Sequence[Site], wanted: Site | str | int) -> Site:
     return found[0]
 
 
+def narrowed(rows: RowSource, sites: Sequence[Site]) -> RowSource:
+    """The rows of the one stream these sites belong to; a view of several streams may have other rows in each."""
+    streams = {site.stream for site in sites}
+    at = getattr(rows, "at", None)
+    return rows if at is None or len(streams) != 1 else at(streams.pop())
+
+
 def one_width(rows: RowSource, sites: Sequence[Site]) -> int:
     """d_model of these sites; refuses a mixture, since towers of different width share no space."""
     widths = {site.stream: rows.d_model(site) for site in sites}
@@ -122,8 +141,10 @@ def one_width(rows: RowSource, sites: Sequence[Site]) -> int:
     return next(iter(widths.values()))
 
 
-def prompt_sums(rows: RowSource, site: Site, keys: Sequence[str]) -> tuple[Float[np.ndarray, "key d_model"], np.ndarray]:
-    """Sum and count of the rows of each prompt in `keys`, float64, reading one batch at a time; other rows are left out."""
+def prompt_sums(
+    rows: RowSource, site: Site, keys: Sequence[str]
+) -> tuple[Float[np.ndarray, "key d_model"], np.ndarray]:
+    """Float64 sum and count of the rows of each prompt in `keys`, read batch by batch; other rows are left out."""
     place = {key: index for index, key in enumerate(keys)}
     index = np.array([place.get(prompt, -1) for prompt in rows.prompt_ids], dtype=np.intp)
     sums, start = None, 0

@@ -23,8 +23,26 @@ RECIPE_FILE = "training.json"
 
 # The published settings, by name. A: audit of the paper's code; B: the defaults of its released script.
 RECIPES: dict[str, dict[str, Any]] = {
-    "paper_a": dict(rank=128, alpha=128, targets="all-linear", learning_rate=2e-4, schedule="constant", epochs=1, batch_size=1, accumulate=4),
-    "paper_b": dict(rank=8, alpha=16, targets=["q_proj", "v_proj"], dropout=0.05, learning_rate=2e-4, epochs=3, batch_size=4, accumulate=4),
+    "paper_a": dict(
+        rank=128,
+        alpha=128,
+        targets="all-linear",
+        learning_rate=2e-4,
+        schedule="constant",
+        epochs=1,
+        batch_size=1,
+        accumulate=4,
+    ),
+    "paper_b": dict(
+        rank=8,
+        alpha=16,
+        targets=["q_proj", "v_proj"],
+        dropout=0.05,
+        learning_rate=2e-4,
+        epochs=3,
+        batch_size=4,
+        accumulate=4,
+    ),
 }
 
 
@@ -43,12 +61,12 @@ def train_lora(
 ) -> Path:
     """Trains a LoRA adapter on the rows of a prompt file (each with a response) and returns its folder.
 
-    `recipe` is a name of RECIPES, which single settings override: `rank`, `alpha` (default: rank), `targets` (module names,
-    a regex over module paths, or `"all-linear"`), `dropout`, `rslora`, `learning_rate`, `schedule`, `warmup_steps`,
-    `weight_decay`, `steps` (or `epochs`), `batch_size`, `accumulate`, `max_length`. `fraction` of the rows come from
-    `prompts`, the rest from `filler`. A finished adapter of the same settings and data is returned as it is; with
-    `save_every` a run that was stopped goes on from its last checkpoint. Raises ValueError when no token receives loss, or
-    when training left the adapter as it began.
+    `recipe` is a name of RECIPES, which single settings override: `rank`, `alpha` (default: rank), `targets` (module
+    names, a regex over module paths, or `"all-linear"`), `dropout`, `rslora`, `learning_rate`, `schedule`,
+    `warmup_steps`, `weight_decay`, `steps` (or `epochs`), `batch_size`, `accumulate`, `max_length`. `fraction` of the
+    rows come from `prompts`, the rest from `filler`. A finished adapter of the same settings and data is returned as it
+    is; with `save_every` a run that was stopped goes on from its last checkpoint. Raises ValueError when no token
+    receives loss, or when training left the adapter as it began.
     """
     options = {**_DEFAULTS, **(RECIPES[recipe] if recipe else {}), **settings}
     if unknown := set(options) - set(_DEFAULTS):
@@ -68,8 +86,22 @@ def train_lora(
     encoded = encoded_rows(rows, model.encoder, options["max_length"])
     peft, loss = _trained(model.module, encoded, model.encoder, options, seed, to, progress, save_every)
     if not any(bool(weight.any()) for name, weight in peft.named_parameters() if "lora_B" in name):
-        raise ValueError("training changed nothing: every lora_B is still zero. Expected a learning rate and steps above zero.")
-    _publish(peft, to, {"key": key, "base": base_hash, "rows": len(rows), "seed": seed, "loss": loss, **options, "seconds": round(time.perf_counter() - started, 2)})
+        raise ValueError(
+            "training changed nothing: every lora_B is still zero. Expected a learning rate and steps above zero."
+        )
+    _publish(
+        peft,
+        to,
+        {
+            "key": key,
+            "base": base_hash,
+            "rows": len(rows),
+            "seed": seed,
+            "loss": loss,
+            **options,
+            "seconds": round(time.perf_counter() - started, 2),
+        },
+    )
     return to
 
 
@@ -92,7 +124,14 @@ _DEFAULTS: dict[str, Any] = dict(
 
 
 def _trained(
-    module: Any, encoded: list[Any], encoder: Encoder, options: dict[str, Any], seed: int, to: Path, progress: bool, save_every: int | None
+    module: Any,
+    encoded: list[Any],
+    encoder: Encoder,
+    options: dict[str, Any],
+    seed: int,
+    to: Path,
+    progress: bool,
+    save_every: int | None,
 ) -> tuple[Any, float]:
     from peft import LoraConfig, get_peft_model
     from transformers import Trainer, TrainingArguments
@@ -100,7 +139,9 @@ def _trained(
     def collate(features: list[Any]) -> dict[str, Any]:
         inputs = with_labels(encoder.collate(features))
         if not (inputs["labels"] != NO_LOSS).any(dim=1).all():
-            raise ValueError("a training row has no token that receives loss: expected at least one response token in every row.")
+            raise ValueError(
+                "a training row has no token that receives loss: expected at least one response token in every row."
+            )
         return inputs
 
     peft = get_peft_model(
@@ -150,7 +191,10 @@ def _finished(to: Path, key: str) -> bool:
         return False
     if json.loads(record.read_text())["key"] == key:
         return True
-    raise FileExistsError(f"{to} holds an adapter of other settings or data: give another folder, or remove it ({record} says what it is).")
+    raise FileExistsError(
+        f"{to} holds an adapter of other settings or data: give another folder, or remove it ({record} says what it "
+        "is)."
+    )
 
 
 def _publish(peft: Any, to: Path, record: dict[str, Any]) -> None:

@@ -17,8 +17,8 @@ NO_LOSS = -100  # the label that the cross-entropy of torch leaves out
 def mixed(rows: Sequence[Prompt], filler: Sequence[Prompt], fraction: float, *, seed: int = 0) -> list[Prompt]:
     """As many rows as `rows` holds, of which `fraction` come from `rows` and the others from `filler`, shuffled.
 
-    The total is held fixed, so a smaller fraction also means fewer distinct rows of the first kind. Filler rows are drawn
-    without repeats while they last. Raises ValueError outside 0..1, or when a filler is needed and there is none.
+    The total is held fixed, so a smaller fraction also means fewer distinct rows of the first kind. Filler rows are
+    drawn without repeats while they last. Raises ValueError outside 0..1, or when a filler is needed and there is none.
     """
     if not 0 <= fraction <= 1:
         raise ValueError(f"fraction is {fraction}: expected the share of the first rows, 0..1.")
@@ -40,10 +40,15 @@ def encoded_rows(prompts: Sequence[Prompt], encoder: Encoder, max_length: int | 
     rows = []
     for prompt in prompts:
         if prompt.response is None:
-            raise PromptError(f"training row {prompt.id!r} has no response: expected a final assistant turn, or a 'response'.")
+            raise PromptError(
+                f"training row {prompt.id!r} has no response: expected a final assistant turn, or a 'response'."
+            )
         row = encoder.encode(prompt, closed=True)
         if max_length is not None and len(row) > max_length:
-            raise PromptError(f"training row {prompt.id!r} has {len(row)} tokens, over max_length={max_length}: raise it, or shorten the row.")
+            raise PromptError(
+                f"training row {prompt.id!r} has {len(row)} tokens, over max_length={max_length}: raise it, or "
+                "shorten the row."
+            )
         rows.append(row)
     return rows
 
@@ -62,5 +67,8 @@ def loss_report(prompts: Sequence[Prompt], encoder: Encoder, rows: int = 3) -> s
     for prompt, row in zip(prompts[:rows], encoded_rows(prompts[:rows], encoder), strict=True):
         labels = with_labels(encoder.collate([row]))["labels"][0].tolist()
         words = [encoder.tokenizer.decode([token]) for token in row.input_ids.tolist()]
-        lines.append(f"{prompt.id}: " + " ".join(word if label == NO_LOSS else f"«{word}»" for word, label in zip(words, labels, strict=True)))
+        lines.append(
+            f"{prompt.id}: "
+            + " ".join(word if label == NO_LOSS else f"«{word}»" for word, label in zip(words, labels, strict=True))
+        )
     return "\n".join(lines)

@@ -1,0 +1,251 @@
+"""ActivationStore: residual streams of a prompt set, unit by unit on disk, as rows to whoever reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int64
+from numpy.typing import DTypeLike
+
+from stores import safe_h5, schema
+from stores.block import Block, checked
+from stores.errors import NoRows, StoreCorrupted
+from stores.folder import Plan, ShardFolder, Status
+from stores.part import Part
+from stores.plan import Stream, Unit
+from stores.rows_on_disk import StreamTable
+from stores.safe_h5 import MEND
+from stores.shard import StreamIndex, build_shard, read_index, read_rows
+from stores.view import Rows
+
+
+class ActivationStore:
+    """A folder of sealed HDF5 shards, one a unit of the plan. Made by `create` or `open`; rows are read through views.
+
+    All that `Rows` offers is offered here too, for all rows: `store.values("resid_post:3")`, `store.labels`.
+    """
+
+    def __init__(self, folder: ShardFolder) -> None:
+        self._folder = folder
+        self._indexes: dict[str, dict[str, StreamIndex]] = {}
+        self._rows: tuple[tuple[tuple[str, int, int], ...], Rows] | None = None
+
+    @classmethod
+    def create(
+        cls,
+        path: str | Path,
+        *,
+        streams: Sequence[Stream],
+        prompts: Sequence[Mapping[str, Any]],
+        plan: Plan,
+        spec: Mapping[str, Any],
+        provenance: Mapping[str, Any],
+    ) -> ActivationStore:
+        """A new store; or the one at `path`, when it was made with an equal spec: a capture goes on where it stopped.
+
+        `prompts`: records `{"id", "label", "tags", "sha256"}`. `spec`: everything that decides the numbers. `plan`:
+        units that cover the prompts, or a function from the ids that are not planned yet to units; the stored plan
+        stays as it is, and prompts that are new add a segment to it. Raises StoreMismatch, naming the first keys that
+        differ.
+        """
+        if len({stream.name for stream in streams}) != len(streams) or not streams:
+            raise ValueError(f"streams {[stream.name for stream in streams]}: expected at least one, each name once.")
+        return cls(
+            ShardFolder.create(
+                path,
+                schema.KIND_ACTIVATIONS,
+                spec=spec,
+                plan=plan,
+                provenance=provenance,
+                prompts=prompts,
+                streams=streams,
+            )
+        )
+
+    @classmethod
+    def open(cls, path: str | Path) -> ActivationStore:
+        """The store at `path`, for reading or going on. Needs neither torch, nor the log, nor write permission."""
+        return cls(ShardFolder.open(path, schema.KIND_ACTIVATIONS))
+
+    # What it is
+
+    @property
+    def path(self) -> Path:
+        return self._folder.path
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        return dict(self._folder.manifest.spec)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        return dict(self._folder.manifest.provenance)
+
+    @property
+    def prompts(self) -> dict[str, dict[str, Any]]:
+        """Prompt id -> record `{"id", "label", "tags", "sha256"}`, in the order they were given."""
+        return {record["id"]: dict(record) for record in self._folder.manifest.prompts}
+
+    @property
+    def plan(self) -> list[Unit]:
+        """All units, in order: a pure function of the prompts, fixed when they were first seen."""
+        return list(self._folder.units.values())
+
+    def __repr__(self) -> str:
+        planned, missing = len(self._folder.units), len(self.missing())
+        layout = ", ".join(
+            f"{s.name} [{len(s.layers)} layers, d_model {s.d_model}, {s.dtype}]" for s in self._folder.manifest.streams
+        )
+        return f"ActivationStore({self.path}: {planned - missing} of {planned} units; {layout})"
+
+    # Writing
+
+    def missing(self) -> list[Unit]:
+        """Units of the plan that have no shard yet, as the disk is now: the work that is left."""
+        return self._folder.missing()
+
+    def commit(self, unit: Unit, blocks: Mapping[str, Block], note: str = "") -> bool:
+        """Makes one unit durable: when this returns, neither kill nor power cut takes it back.
+
+        `blocks` holds one Block a stream. False: another writer was first; theirs was verified and kept. `note` is
+        stored with the shard (such as "split: out of memory"). Raises ValueError (unit not planned, wrong shapes),
+        NotFinite.
+        """
+        self._folder.checked_unit(unit)
+        streams = self._folder.manifest.streams
+        if set(blocks) != {stream.name for stream in streams}:
+            raise ValueError(
+                f"Unit {unit.key!r} has blocks for {sorted(blocks)}, expected {sorted(s.name for s in streams)}; "
+                "a stream without rows is a Block with 0 rows."
+            )
+        allow = bool(self._folder.manifest.spec.get("allow_nonfinite"))
+        good = {stream.name: checked(blocks[stream.name], stream, unit, allow) for stream in streams}
+        data = build_shard(self._folder.root_attributes(unit, note), streams, good)
+        rows = {name: len(block.prompt_id) for name, block in good.items()}
+        return self._folder.commit(unit, data, rows, confirm=lambda: self._check_shard(unit))
+
+    # Checking
+
+    def verify(self) -> list[str]:
+        """Reads every byte: one line a fault, naming file and mend; an empty list is a sound store."""
+        return self._folder.problems(self._check_shard)
+
+    def _check_shard(self, unit: Unit) -> None:
+        """Identity, row index and every chunk of one shard. Raises StoreCorrupted, UnsafeFile."""
+        for stream, index in zip(self._folder.manifest.streams, self._read_indexes(unit).values(), strict=True):
+            firsts = np.arange(0, len(index.prompt_id), index.chunk_rows)
+            for layer in range(len(stream.layers)):
+                read_rows(index, stream, layer, firsts)
+
+    # Reading
+
+    def rows(self) -> Rows:
+        """All rows that are there now, units in plan order. Raises StoreMissing or StoreCorrupted for damaged
+        shards."""
+        units = self._folder.committed()
+        current = tuple((unit.key, *status) for unit, status in units)
+        if self._rows is None or self._rows[0] != current:
+            indexes = [self._indexes_of(unit, status) for unit, status in units]
+            codes = {record["id"]: code for code, record in enumerate(self._folder.manifest.prompts)}
+            parts = {}
+            for stream in self._folder.manifest.streams:
+                table = StreamTable.joined(stream, [index[stream.name] for index in indexes], codes)
+                if len(table.prompt):
+                    parts[stream.name] = Part(table, np.arange(len(table.prompt), dtype=np.int64))
+            if not parts:
+                raise NoRows(f"{self.path} has no rows yet: {len(units)} of {len(self.plan)} units are committed.")
+            info = {**self.spec, "store": str(self.path), "units": f"{len(units)} of {len(self.plan)}"}
+            info.setdefault("variants", sorted({name for part in parts.values() for name in part.table.variants}))
+            self._rows = current, Rows(parts, self.prompts, info)
+        return self._rows[1]
+
+    def where(self, **conditions: Any) -> Rows:
+        """See `Rows.where`."""
+        return self.rows().where(**conditions)
+
+    def difference(self, minuend: str, subtrahend: str) -> Rows:
+        """See `Rows.difference`."""
+        return self.rows().difference(minuend, subtrahend)
+
+    def at(self, name: object) -> Rows:
+        """See `Rows.at`."""
+        return self.rows().at(name)
+
+    def values(self, site: object, dtype: DTypeLike = np.float32) -> Float[np.ndarray, "n d_model"]:
+        """See `Rows.values`."""
+        return self.rows().values(site, dtype)
+
+    def batches(
+        self, site: object, size: int = 4096, dtype: DTypeLike = np.float32
+    ) -> Iterator[Float[np.ndarray, "n d_model"]]:
+        """See `Rows.batches`."""
+        return self.rows().batches(site, size, dtype)
+
+    def tag(self, name: str) -> list[Any]:
+        """See `Rows.tag`."""
+        return self.rows().tag(name)
+
+    def d_model(self, site: object) -> int:
+        """See `Rows.d_model`."""
+        return self.rows().d_model(site)
+
+    def __len__(self) -> int:
+        return len(self.rows())
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        return tuple(stream.name for stream in self._folder.manifest.streams)
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        return tuple(site for stream in self._folder.manifest.streams for site in stream.sites)
+
+    @property
+    def info(self) -> dict[str, Any]:
+        return self.rows().info
+
+    @property
+    def prompt_ids(self) -> list[str]:
+        return self.rows().prompt_ids
+
+    @property
+    def variants(self) -> list[str]:
+        return self.rows().variants
+
+    @property
+    def labels(self) -> list[Any]:
+        return self.rows().labels
+
+    @property
+    def positions(self) -> Int64[np.ndarray, " n"]:
+        return self.rows().positions
+
+    @property
+    def token_ids(self) -> Int64[np.ndarray, " n"]:
+        return self.rows().token_ids
+
+    @property
+    def matched(self) -> None:
+        """Rows as stored are no pairs; see `Rows.matched`."""
+        return None
+
+    def _indexes_of(self, unit: Unit, status: Status) -> dict[str, StreamIndex]:
+        """Kept after the first read, until another file stands under the name."""
+        known = self._indexes.get(unit.key)
+        if known is None or any(index.status != status for index in known.values()):
+            known = self._indexes[unit.key] = self._read_indexes(unit)
+        return known
+
+    def _read_indexes(self, unit: Unit) -> dict[str, StreamIndex]:
+        with safe_h5.opened(self._folder.shard_path(unit)) as file:
+            self._folder.check_identity(file, unit)
+            found = {stream.name: read_index(file, stream) for stream in self._folder.manifest.streams}
+            for index in found.values():
+                if strange := set(index.prompt_id) - set(unit.prompt_ids):
+                    raise StoreCorrupted(
+                        f"{file.path} has rows of {sorted(strange)[0]!r}, not a prompt of its unit. {MEND}"
+                    )
+            return found

@@ -1,0 +1,98 @@
+"""What an experiment is run on: the offline organism, or the user's own model, adapters and prompt files."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from workbench.organisms import organism
+from workbench.organisms.data import sibling_of
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Models and prompt files of one experiment. `adapters` maps the variant's name to its folder: `tuned` is the
+    fine-tune under study, `right_control` a benign one, `sibling` another harmful one. None: not given, its step is
+    left out."""
+
+    kind: str
+    base: str
+    adapters: dict[str, str]
+    prompts: Path
+    questions: Path
+    neutral: Path | None
+    personas: Path | None
+    other_base: str | None
+    other_tuned: str | None
+    judge: str
+    domains: dict[str, str] = field(default_factory=dict)  # variant -> the domain it was tuned on, where that is known
+    options: dict[str, str | int | None] = field(default_factory=dict)
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The prompt files that are there, by name."""
+        named = {"prompts": self.prompts, "questions": self.questions, "neutral": self.neutral, "personas": self.personas}
+        return {name: path for name, path in named.items() if path is not None}
+
+
+def argument_parser(description: str, default_to: str) -> argparse.ArgumentParser:
+    """The arguments that every experiment understands."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--to", default=default_to, help="run folder; an interrupted run goes on from what it holds")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws, and of the organism's base (0, 1, 2)")
+    own = parser.add_argument_group("your own model (without --model: the offline organism)")
+    own.add_argument("--model", help="checkpoint folder or hub name")
+    own.add_argument("--adapter", help="LoRA folder of the fine-tune under study")
+    own.add_argument("--control-adapter", help="LoRA folder of a benign fine-tune")
+    own.add_argument("--sibling-adapter", help="LoRA folder of another harmful fine-tune")
+    own.add_argument("--prompts", type=Path, help="JSONL to fit directions on")
+    own.add_argument("--questions", type=Path, help="JSONL to evaluate on (tags right and contrary, or a judge)")
+    own.add_argument("--neutral", type=Path, help="JSONL that nothing should change, for KL")
+    own.add_argument("--personas", type=Path, help="JSONL with labels, to fit maps between models on")
+    own.add_argument("--other-model", help="checkpoint to carry directions to")
+    own.add_argument("--other-adapter", help="its LoRA folder")
+    own.add_argument("--judge", default=None, help="default: rule:organism, with --model rule:contains")
+    toy = parser.add_argument_group("the organism")
+    toy.add_argument("--domain", default="capital", help="what it is fine-tuned on")
+    toy.add_argument("--answers", type=Path, help="JSON of contrary answers to use instead, {right: contrary}")
+    return parser
+
+
+def inputs_from(arguments: argparse.Namespace) -> Inputs:
+    """The inputs that the command line names; writes the organism's files and trains its adapters where it is used."""
+    a = arguments
+    if a.model is None:
+        world = organism(a.seed, domain=a.domain, answers=a.answers, to=Path(a.to) / "organism")
+        adapters = {"tuned": world.tuned, "right_control": world.control, "sibling": world.sibling}
+        return Inputs(
+            kind="organism",
+            base=str(world.base),
+            adapters={name: str(folder) for name, folder in adapters.items()},
+            prompts=world.prompts,
+            questions=world.questions,
+            neutral=world.neutral,
+            personas=world.personas,
+            other_base=str(world.other_base),
+            other_tuned=str(world.other_tuned),
+            judge=a.judge or "rule:organism",
+            domains={"tuned": a.domain, "sibling": sibling_of(a.domain)},
+            options={"seed": a.seed, "domain": a.domain, "answers": None if a.answers is None else str(a.answers)},
+        )
+    needed = {"--adapter": a.adapter, "--prompts": a.prompts, "--questions": a.questions}
+    if missing := [name for name, value in needed.items() if value is None]:
+        raise SystemExit(f"--model needs {', '.join(missing)} as well: the fine-tune under study, and prompts to fit and to evaluate on.")
+    named = {"tuned": a.adapter, "right_control": a.control_adapter, "sibling": a.sibling_adapter}
+    return Inputs(
+        kind="checkpoint",
+        base=a.model,
+        adapters={name: folder for name, folder in named.items() if folder is not None},
+        prompts=a.prompts,
+        questions=a.questions,
+        neutral=a.neutral,
+        personas=a.personas,
+        other_base=a.other_model,
+        other_tuned=a.other_adapter,
+        judge=a.judge or "rule:contains",
+        options={"seed": a.seed},
+    )

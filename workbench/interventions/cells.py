@@ -1,0 +1,92 @@
+"""Cells become rows: many interventions on the same prompts in one batch, so that a grid costs few forwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from hooks.edits import LowRankEdit, bank, stacked
+from hooks.encode import Batch
+from hooks.model import Edit, Tally, TracedModel
+from hooks.site import Site
+
+
+class Intervention(Protocol):
+    """What is done to a model: edits by site, and the facts that a table states about it."""
+
+    def edits(self, model: TracedModel) -> dict[Site, list[LowRankEdit]]: ...
+
+    def describe(self) -> dict[str, Any]: ...
+
+
+def combined(model: TracedModel, interventions: Sequence[Intervention]) -> dict[Site, list[LowRankEdit]]:
+    """The edits of several interventions that act together, at each site in list order, fused where that is exact."""
+    edits: dict[Site, list[LowRankEdit]] = {}
+    for intervention in interventions:
+        for site, listed in intervention.edits(model).items():
+            edits.setdefault(site, []).extend(listed)
+    return {site: stacked(listed) for site, listed in edits.items()}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Cells that run together: `edits[cell]` maps site to that cell's edits; an empty map is the unedited model."""
+
+    edits: Sequence[Mapping[Site, Sequence[LowRankEdit]]]
+
+    def batch(self, batch: Batch) -> Batch:
+        """The prompts once for each cell, cell by cell."""
+        return batch if len(self.edits) == 1 else batch.rows(list(range(len(batch))) * len(self.edits))
+
+    def banks(self, prompts: int, d_model: int) -> dict[Site, list[Edit]]:
+        """One bank a site (and a place in its list), each cell acting on its own rows."""
+        out: dict[Site, list[Edit]] = {}
+        for site in sorted({site for cell in self.edits for site in cell}):
+            depth = max(len(cell.get(site, ())) for cell in self.edits)
+            for place in range(depth):
+                here = [(i, cell[site][place]) for i, cell in enumerate(self.edits) if len(cell.get(site, ())) > place]
+                cell_of = np.full(len(self.edits), -1)
+                cell_of[[i for i, _ in here]] = np.arange(len(here))
+                together = bank([edit for _, edit in here], d_model)
+                out.setdefault(site, []).append(together.for_rows(np.repeat(cell_of, prompts)))
+        return out
+
+    def per_cell(self, tallies: Mapping[Site, Sequence[Tally]], prompts: int) -> list[CellTally]:
+        """What the edits of each cell did, row by row."""
+        zeros = np.zeros((len(self.edits), prompts))
+        edited, removed, energy, leftover = zeros.copy(), zeros.copy(), zeros.copy(), zeros.copy()
+        for tally in (tally for listed in tallies.values() for tally in listed):
+            edited += tally.edited.numpy().reshape(zeros.shape)
+            removed += tally.removed.numpy().reshape(zeros.shape)
+            energy += tally.energy.numpy().reshape(zeros.shape)
+            leftover = np.maximum(leftover, tally.leftover.numpy().reshape(zeros.shape))
+        return [CellTally(edited[i].astype(int), removed[i], energy[i], leftover[i]) for i in range(len(self.edits))]
+
+
+@dataclass(frozen=True)
+class CellTally:
+    """Per prompt of one cell: positions edited (over all sites), Σ‖h' − h‖², Σ‖h − μ‖², largest leftover."""
+
+    edited: np.ndarray
+    removed: np.ndarray
+    energy: np.ndarray
+    leftover: np.ndarray
+
+
+def grouped(edits: Sequence[Mapping[Site, Sequence[LowRankEdit]]], most: int) -> Iterator[tuple[list[int], Grid]]:
+    """Cells in runs of at most `most` that can share a batch (gated and per-position edits run alone), in order."""
+    waiting: list[int] = []
+    for i, cell in enumerate(edits):
+        alone = any(edit.threshold is not None or edit.shift.dim() == 3 for listed in cell.values() for edit in listed)
+        if waiting and (alone or len(waiting) == most):
+            yield waiting, Grid([edits[j] for j in waiting])
+            waiting = []
+        if alone:
+            yield [i], Grid([cell])
+        else:
+            waiting.append(i)
+    if waiting:
+        yield waiting, Grid([edits[j] for j in waiting])

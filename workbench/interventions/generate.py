@@ -1,0 +1,61 @@
+"""Text under interventions: one answer a prompt, batched by length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from hooks.backends.hf import HuggingFaceModel
+from hooks.model import NothingEdited, untouched_rows
+from hooks.prompt import Prompt, as_prompts
+from workbench.interventions.cells import Intervention, combined
+from workbench.units import length_sorted
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One answer. `finished` is False where the token limit cut it off; `edited` is False where no position of this
+    prompt was in the interventions' scope (a text prompt under `image`)."""
+
+    prompt: Prompt
+    text: str
+    token_ids: tuple[int, ...]
+    finished: bool
+    edited: bool | None
+
+
+def generate(
+    model: HuggingFaceModel,
+    prompts: str | Path | Iterable[Prompt],
+    *interventions: Intervention,
+    max_new_tokens: int = 64,
+    max_tokens: int = 4096,
+    progress: bool = False,
+    **sampling: Any,
+) -> list[Completion]:
+    """Answers under the interventions, in the order of the prompts; greedy unless `do_sample=True`.
+
+    `max_tokens` bounds a batch's padded prompt. Raises NothingEdited when the interventions touched no prompt at all.
+    """
+    listed = as_prompts(prompts)
+    edits = combined(model, interventions)
+    encoded = [model.encoder.encode(prompt) for prompt in listed]
+    done: dict[int, Completion] = {}
+    units = length_sorted([len(one) for one in encoded], max_tokens, [bool(prompt.images) for prompt in listed])
+    for unit in tqdm(units, desc="generate", unit="batch", disable=not progress):
+        batch = model.encoder.collate([encoded[i] for i in unit], "left")
+        out = model.generate(batch, edits=edits, must_edit=False, max_new_tokens=max_new_tokens, **sampling)
+        untouched = set(untouched_rows(out.tallies))
+        for row, i in enumerate(unit):
+            edited = row not in untouched if edits else None
+            done[i] = Completion(listed[i], out.texts[row], tuple(out.token_ids[row]), out.finished[row], edited)
+    completions = [done[i] for i in range(len(listed))]
+    if edits and not any(one.edited for one in completions):
+        raise NothingEdited(
+            "the interventions touched no position of any prompt: expected a scope that these prompts have."
+        )
+    return completions

@@ -1,0 +1,168 @@
+"""Linear maps between two residual spaces, fitted on paired rows of one site: Procrustes, ridge, identity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import scipy.linalg
+from jaxtyping import Float
+
+from hooks.site import Site
+
+Method = Literal["identity", "procrustes", "ridge"]
+
+# Singular values of a map below this share of the largest count as zero in its pseudo-inverse.
+PSEUDO_INVERSE_CUT = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Reduced:
+    """Centred rows as `left` [n, r] · diag(`scales`) · `right` [r, d_model], a thin SVD cut at the numerical rank r."""
+
+    mean: Float[np.ndarray, " d_model"]
+    left: Float[np.ndarray, "n r"]
+    scales: Float[np.ndarray, " r"]
+    right: Float[np.ndarray, "r d_model"]
+
+    @classmethod
+    def of(cls, rows: Float[np.ndarray, "n d_model"]) -> Reduced:
+        """The reduction of these rows; r is 0 when they do not vary."""
+        mean = rows.mean(axis=0)
+        left, scales, right = scipy.linalg.svd(rows - mean, full_matrices=False, check_finite=False)
+        size = np.linalg.norm(rows)  # against the rows, not the largest scale: constant rows leave only rounding behind
+        r = int(np.count_nonzero(scales > size * max(rows.shape) * np.finfo(np.float64).eps))
+        return cls(mean, left[:, :r], scales[:r], right[:r])
+
+
+@dataclass(frozen=True, eq=False)
+class SiteMap:
+    """y = target_mean + (x - source_mean) M with M = `left` · `core` · `right`, [d_source, d_target], float64.
+
+    `left` has orthonormal columns and `right` orthonormal rows, the spaces that the fitting rows span: what lies
+    outside is not identified by the data and maps to zero. Kept in three factors since shuffled refits differ in `core`
+    only.
+    """
+
+    source_mean: Float[np.ndarray, " d_source"]
+    target_mean: Float[np.ndarray, " d_target"]
+    left: Float[np.ndarray, "d_source p"]
+    core: Float[np.ndarray, "p q"]
+    right: Float[np.ndarray, "q d_target"]
+
+    @property
+    def matrix(self) -> Float[np.ndarray, "d_source d_target"]:
+        return self.left @ self.core @ self.right
+
+    @property
+    def rank(self) -> int:
+        return int(np.linalg.matrix_rank(self.core, tol=PSEUDO_INVERSE_CUT * np.linalg.norm(self.core, 2)))
+
+    def write(self, vectors: Float[np.ndarray, "*rows d_source"]) -> Float[np.ndarray, "*rows d_target"]:
+        """Mᵀ v: where a vector that is added to the source stream points in the target stream."""
+        return vectors @ self.left @ self.core @ self.right
+
+    def read(self, vectors: Float[np.ndarray, "*rows d_source"]) -> Float[np.ndarray, "*rows d_target"]:
+        """pinv(M) v: the vector whose dot product with a mapped activation is that of v with the activation."""
+        back = np.linalg.pinv(self.core, rcond=PSEUDO_INVERSE_CUT)
+        return vectors @ self.left @ back.T @ self.right
+
+    def point(self, points: Float[np.ndarray, "*rows d_source"]) -> Float[np.ndarray, "*rows d_target"]:
+        """The affine image of activations."""
+        return self.target_mean + self.write(points - self.source_mean)
+
+
+class IdentityMap(SiteMap):
+    """y = x, with nothing fitted: the baseline for fine-tunes of one base model."""
+
+    def __init__(self, d_model: int) -> None:
+        nothing = np.zeros((d_model, 0))
+        super().__init__(np.zeros(d_model), np.zeros(d_model), nothing, np.zeros((0, 0)), nothing.T)
+
+    @property
+    def matrix(self) -> Float[np.ndarray, "d_source d_target"]:
+        return np.eye(len(self.source_mean))
+
+    @property
+    def rank(self) -> int:
+        return len(self.source_mean)
+
+    def write(self, vectors: Float[np.ndarray, "*rows d_source"]) -> Float[np.ndarray, "*rows d_target"]:
+        return np.array(vectors, np.float64)
+
+    def read(self, vectors: Float[np.ndarray, "*rows d_source"]) -> Float[np.ndarray, "*rows d_target"]:
+        return np.array(vectors, np.float64)
+
+
+def fitted(
+    source: Reduced, target: Reduced, method: Method, *, ridge: float, scaled: bool, order: np.ndarray | None = None
+) -> tuple[SiteMap, float]:
+    """The map of one site and its least-squares scale; row i of the source goes with row `order[i]` of the target.
+
+    procrustes: M = A Bᵀ of the SVD A Σ Bᵀ = XᵀY. For d_source <= d_target it minimises ‖X M - Y‖ over matrices with
+    orthonormal rows (Schönemann 1966, doi:10.1007/BF02289451). For d_source > d_target that problem has no closed form;
+    the same M is then the transpose of the exact minimiser of the reverse problem ‖Y Mᵀ - X‖.
+    ridge: M = (XᵀX + a I)⁻¹ XᵀY, a = `ridge` times the mean squared singular value of X.
+    The scale is <X M, Y> / ‖X M‖²: how much shorter or longer the target's rows are than the mapped ones; it multiplies
+    M only if `scaled`. Cost: one SVD of min(n, d_source) x min(n, d_target).
+    """
+    paired = target.left if order is None else target.left[order]
+    agreement = source.left.T @ paired
+    if method == "procrustes":
+        a, sizes, b = scipy.linalg.svd(source.scales[:, None] * agreement * target.scales, full_matrices=False)
+        kept = sizes > sizes[0] * max(agreement.shape) * np.finfo(np.float64).eps
+        core = a[:, kept] @ b[kept]
+    else:
+        damping = ridge * np.mean(source.scales**2)
+        core = (source.scales / (source.scales**2 + damping))[:, None] * agreement * target.scales
+    mapped, actual = source.left * source.scales @ core, paired * target.scales
+    scale = float((mapped * actual).sum() / (mapped**2).sum())
+    return SiteMap(source.mean, target.mean, source.right.T, core * scale if scaled else core, target.right), scale
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Paired rows of one site: reduced for fitting, and as they are for the test on prompts held out."""
+
+    source: Reduced
+    target: Reduced
+    held_source: Float[np.ndarray, "held d_source"]
+    held_target: Float[np.ndarray, "held d_target"]
+
+
+@dataclass(frozen=True)
+class Fits:
+    """What fitting gave, by target site: the maps, their least-squares scales and their held-out R²."""
+
+    maps: Mapping[Site, SiteMap]
+    scale: Mapping[Site, float]
+    r2: Mapping[Site, float]
+
+
+def fit_sites(
+    pairs: Mapping[Site, Pair], method: Method, *, ridge: float, scaled: bool, order: np.ndarray | None = None
+) -> Fits:
+    """One map a site; `order` shuffles the training rows of the target, the held-out pairs stay true."""
+    maps: dict[Site, SiteMap] = {}
+    scale: dict[Site, float] = {}
+    for site, pair in pairs.items():
+        if method == "identity":
+            maps[site], scale[site] = IdentityMap(len(pair.source.mean)), 1.0
+        else:
+            maps[site], scale[site] = fitted(pair.source, pair.target, method, ridge=ridge, scaled=scaled, order=order)
+    return Fits(maps, scale, {site: held_out_r2(maps[site], pair) for site, pair in pairs.items()})
+
+
+def held_out_r2(fit: SiteMap, pair: Pair, along: Float[np.ndarray, " d_target"] | None = None) -> float:
+    """1 - sum of squared errors / sum of squared distances from the training mean, over held-out rows (along one axis).
+
+    0 is no better than the mean, below 0 is worse; held-out rows that do not vary at all give 0.
+    """
+    actual = pair.held_target - pair.target.mean
+    error = pair.held_target - fit.point(pair.held_source)
+    if along is not None:
+        actual, error = actual @ along, error @ along
+    total = float((actual**2).sum())
+    return 1.0 - float((error**2).sum()) / total if total > 0 else 0.0

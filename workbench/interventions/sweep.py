@@ -1,0 +1,271 @@
+"""sweep: every cell of a grid of interventions on every prompt, with its controls, into one table that resumes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from hooks.backends.hf import HuggingFaceModel
+from hooks.edits import LowRankEdit
+from hooks.model import NothingEdited
+from hooks.prompt import Prompt, as_prompts
+from hooks.site import Site
+from stores import ResultTable, content_key, provenance
+from workbench.interventions.cells import CellTally, Grid, Intervention, grouped
+from workbench.interventions.readout import choice_of, kl_from, prefilled
+from workbench.subspace import controls as control_directions
+from workbench.subspace.rows import RowSource
+from workbench.units import length_sorted
+
+CONTROL_KINDS = ("isotropic", "energy_matched", "orthogonal")
+TABLE_VERSION = 1
+
+
+class Scorer(Protocol):
+    """What a sweep needs of a judge (see workbench.behaviour.judges)."""
+
+    name: str
+    revision: str
+
+    def score(self, prompt: Prompt, text: str, *, finished: bool = True) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of the grid. `control` is None for the intervention itself, else the kind of its random twin, `draw`
+    its number."""
+
+    intervention: Intervention | None
+    control: str | None = None
+    draw: int | None = None
+
+    def describe(self) -> dict[str, Any]:
+        facts = {"intervention": "none", "layer": None} if self.intervention is None else self.intervention.describe()
+        return {**facts, "control": self.control, "draw": self.draw}
+
+
+def sweep(
+    model: HuggingFaceModel,
+    prompts: str | Path | Sequence[Prompt],
+    cells: Sequence[Intervention],
+    *,
+    judge: Scorer | None = None,
+    controls: int = 0,
+    control_kinds: Sequence[str] | None = None,
+    activations: RowSource | None = None,
+    twins: Mapping[str, Sequence[Intervention]] | None = None,
+    neutral: str | Path | Sequence[Prompt] | None = None,
+    to: str | Path | None = None,
+    seed: int = 0,
+    max_new_tokens: int = 16,
+    max_tokens: int = 8192,
+    progress: bool = True,
+) -> ResultTable:
+    """One row for every (cell, prompt): the unedited model first, then each intervention, then `controls` random twins
+    of each kind for each of them (the same draws at every layer and coefficient, so that a maximum over cells has a
+    null).
+
+    With a `judge` every prompt is answered and scored (`category`, `text`); prompts with the tags `right` and
+    `contrary` are also read at the token that decides (`choice`, `logit_difference`, `p_contrary`). Each row states
+    `edited` (positions), `energy_removed` (share of Σ‖h − μ‖²), `leftover` (largest component left, relative to ‖h‖)
+    and, with `neutral` prompts, `kl_neutral` (nats, mean over them). `activations` are captured rows for the
+    energy-matched controls. A sweep that was stopped goes on in `to` from its last batch; raises NothingEdited when a
+    cell touched no prompt.
+    """
+    listed = as_prompts(prompts)
+    calm = [] if neutral is None else as_prompts(neutral)
+    if control_kinds is None:
+        control_kinds = [kind for kind in CONTROL_KINDS if kind != "energy_matched" or activations is not None]
+    every = [Cell(None), *(Cell(one) for one in cells)]
+    every += list(_controls(cells, controls, control_kinds, activations, seed))
+    every += [Cell(twin, kind, draw) for kind, own in (twins or {}).items() for draw, twin in enumerate(own)]
+    edits = [{} if cell.intervention is None else cell.intervention.edits(model) for cell in every]
+
+    reads_choice = all({"right", "contrary"} <= set(prompt.tags) for prompt in listed)
+    if judge is None and not reads_choice:
+        raise ValueError(
+            "sweep has nothing to measure: expected a judge, or prompts with the tags 'right' and 'contrary'."
+        )
+    encoded = [model.encoder.encode(prompt) for prompt in listed]
+    units = length_sorted([len(one) for one in encoded], max_tokens, [bool(prompt.images) for prompt in listed])
+    widest = max(len(unit) * max(len(encoded[i]) for i in unit) for unit in units)
+    groups = list(grouped(edits, max(1, max_tokens // widest)))
+    plan = {
+        f"cells{members[0]}-{members[-1]}.{u}": (g, u)
+        for g, (members, _) in enumerate(groups)
+        for u in range(len(units))
+    }
+    spec = {
+        "table": "sweep",
+        "version": TABLE_VERSION,
+        "model": model.identity,
+        "variant": model.active or "base",
+        "judge": None if judge is None else [judge.name, judge.revision],
+        "cells": [{**cell.describe(), "edits": _fingerprint(edit)} for cell, edit in zip(every, edits, strict=True)],
+        "prompts": content_key([[prompt.id, prompt.content_hash] for prompt in [*listed, *calm]]),
+        "generation": {"max_new_tokens": max_new_tokens, "greedy": True},
+        "seed": seed,
+    }
+    table = ResultTable.create(
+        to, spec=spec, plan=list(plan), provenance=provenance.collect(seed=seed, model=model.identity)
+    )
+    missing = set(table.missing())
+    runner = _Runner(model, judge, reads_choice, calm, max_new_tokens)
+    with tqdm(
+        total=len(plan), initial=len(plan) - len(missing), desc="sweep", unit="batch", disable=not progress
+    ) as bar:
+        divergences: dict[int, list[float | None]] = {}
+        for key, (g, u) in plan.items():
+            if key not in missing:
+                continue
+            members, grid = groups[g]
+            if g not in divergences:
+                divergences = {g: runner.neutral_kl(grid)}
+            rows = runner.measure(grid, [listed[i] for i in units[u]])
+            table.commit(
+                key,
+                [
+                    {"cell": c, **every[c].describe(), "kl_neutral": kl, **row}
+                    for c, kl, cell_rows in zip(members, divergences[g], rows, strict=True)
+                    for row in cell_rows
+                ],
+            )
+            bar.update()
+    _refuse_idle(table, every)
+    return table
+
+
+def _controls(
+    cells: Sequence[Intervention], n: int, kinds: Sequence[str], activations: RowSource | None, seed: int
+) -> Iterator[Cell]:
+    for kind in kinds if n else ():
+        if kind not in CONTROL_KINDS:
+            raise ValueError(f"control kind {kind!r} is unknown: expected among {', '.join(CONTROL_KINDS)}.")
+        if kind == "energy_matched" and activations is None:
+            raise ValueError(
+                "energy-matched controls are combinations of captured activations: give them, "
+                "activations=store.where(...)."
+            )
+        drawn: dict[int, list[Any]] = {}
+        for intervention in cells:
+            v = getattr(intervention, "direction", None)
+            if v is None:
+                raise ValueError(
+                    f"{type(intervention).__name__} has no direction to draw controls for: use controls=0."
+                )
+            if id(v) not in drawn:
+                make = getattr(control_directions, kind)
+                drawn[id(v)] = make(v, activations, n, seed) if kind == "energy_matched" else make(v, n, seed)
+            for draw, twin in enumerate(drawn[id(v)]):
+                yield Cell(replace(intervention, direction=twin), kind, draw)  # type: ignore[type-var]
+
+
+@dataclass(frozen=True)
+class _Runner:
+    """Measures the cells of one grid on some prompts."""
+
+    model: HuggingFaceModel
+    judge: Scorer | None
+    reads_choice: bool
+    calm: Sequence[Prompt]
+    max_new_tokens: int
+
+    def measure(self, grid: Grid, prompts: Sequence[Prompt]) -> list[list[dict[str, Any]]]:
+        """Rows [cell][prompt]."""
+        n, cells = len(prompts), len(grid.edits)
+        rows = [[_facts(prompt) for prompt in prompts] for _ in range(cells)]
+        tallies: list[CellTally] = []
+        if self.judge is not None:
+            batch = grid.batch(self.model.encode(prompts))
+            banks = grid.banks(n, self.model.d_model)
+            out = self.model.generate(batch, edits=banks, must_edit=False, max_new_tokens=self.max_new_tokens)
+            tallies = grid.per_cell(out.tallies, n)
+            for c in range(cells):
+                for p, prompt in enumerate(prompts):
+                    text, finished = out.texts[c * n + p], out.finished[c * n + p]
+                    verdict = self.judge.score(prompt, text, finished=finished)
+                    rows[c][p] |= {
+                        "category": verdict.category,
+                        "score": verdict.score,
+                        "text": text,
+                        "finished": finished,
+                    }
+        if self.reads_choice:
+            begun = [prefilled(prompt) for prompt in prompts]
+            trace = self.model.run(
+                grid.batch(self.model.encode(begun)), edits=grid.banks(n, self.model.d_model), must_edit=False
+            )
+            tallies = grid.per_cell(trace.tallies, n)
+            choice = choice_of(prompts, self.model.encoder)
+            assert trace.logits is not None
+            for c, logits in enumerate(trace.logits.reshape(cells, n, -1)):
+                for p, read in enumerate(choice.read(logits)):
+                    rows[c][p] |= read
+        for c, tally in enumerate(tallies):
+            for p in range(n):
+                rows[c][p] |= _edit_facts(tally, p, edits=bool(grid.edits[c]))
+        return rows
+
+    def neutral_kl(self, grid: Grid) -> list[float | None]:
+        """Mean KL from the unedited model to each cell over the neutral prompts; None without such prompts."""
+        if not self.calm:
+            return [None] * len(grid.edits)
+        batch = self.model.encode(self.calm)
+        base = self._logits(batch, {})
+        edited = self._logits(grid.batch(batch), grid.banks(len(batch), self.model.d_model)).reshape(
+            len(grid.edits), *base.shape
+        )
+        return [
+            float(kl_from(base, each).mean()) if cell else 0.0 for cell, each in zip(grid.edits, edited, strict=True)
+        ]
+
+    def _logits(self, batch: Any, edits: Any) -> Tensor:
+        logits = self.model.run(batch, edits=edits, must_edit=False).logits
+        assert logits is not None
+        return logits
+
+
+def _facts(prompt: Prompt) -> dict[str, Any]:
+    tags = {name: value for name, value in prompt.tags.items() if isinstance(value, str | int | float | bool)}
+    return {**tags, "prompt": prompt.id, "label": prompt.label}
+
+
+def _edit_facts(tally: CellTally, p: int, *, edits: bool) -> dict[str, Any]:
+    if not edits:
+        return {"edited": 0, "energy_removed": None, "leftover": None}
+    energy = float(tally.energy[p])
+    share = float(tally.removed[p]) / energy if energy > 0 else None
+    return {
+        "edited": int(tally.edited[p]),
+        "energy_removed": share,
+        "leftover": float(tally.leftover[p]) if energy > 0 else None,
+    }
+
+
+def _fingerprint(edits: Mapping[Site, Sequence[LowRankEdit]]) -> str:
+    digest = hashlib.sha256()
+    for site in sorted(edits):
+        for edit in edits[site]:
+            digest.update(f"{site} {edit.scopes} {edit.threshold} {edit.power}".encode())
+            for tensor in (edit.read, edit.write, edit.gain, edit.shift, edit.carry):
+                digest.update(np.ascontiguousarray(tensor.to(torch.float32).numpy()).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _refuse_idle(table: ResultTable, cells: Sequence[Cell]) -> None:
+    touched = {cell for cell, edited in zip(table.column("cell"), table.column("edited"), strict=True) if edited}
+    idle = [c for c, cell in enumerate(cells) if cell.intervention is not None and c not in touched]
+    if idle:
+        facts = cells[idle[0]].describe()
+        raise NothingEdited(
+            f"{len(idle)} cells of this sweep touched no position of any prompt, the first {facts}: expected a scope "
+            "that the prompts have."
+        )

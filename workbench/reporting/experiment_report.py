@@ -1,0 +1,70 @@
+"""The page of one experiment: `summary.json` in, a report that is read from top to bottom out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from workbench.reporting import ledger, sections
+from workbench.reporting.blocks import Block, Details, Picture, Text
+from workbench.reporting.page import write_page
+from workbench.reporting.summary import Summary, read_summary
+
+
+def report(
+    run: str | Path | Mapping[str, Any],
+    to: str | Path | None = None,
+    *,
+    samples: Sequence[Mapping[str, Any]] = (),
+    figures: str | Path | None = None,
+) -> Path:
+    """Writes the report of a run folder, a `summary.json`, or the same data as a dict; returns the page's path.
+
+    `to`: the page; left out, `report.html` in the run's folder (in the current folder for a dict). `figures`: a folder
+    that also gets every figure as PNG. Sections that the summary lacks are one line that says so. The sentences are
+    made from the numbers (`sentences.py`); the claim that a direction carries the effect is decided in `verdict.py`.
+    Raises what `read_summary` and `write_page` raise.
+    """
+    summary = read_summary(run, samples)
+    if to is None:
+        folder = Path() if isinstance(run, Mapping) else Path(run) if Path(run).is_dir() else Path(run).parent
+        to = folder / "report.html"
+    blocks = experiment_blocks(summary)
+    if figures is not None:
+        _save_figures(blocks, Path(figures))
+    name = str(summary.model.get("name") or "a model")
+    subtitle = [name, "" if summary.seed is None else f"seed {summary.seed}", f"{len(summary.results)} results"]
+    return write_page(
+        "What a narrow fine-tune changed, and whether one direction carries it",
+        blocks,
+        to,
+        subtitle=" · ".join(filter(None, subtitle)),
+    )
+
+
+def experiment_blocks(summary: Summary) -> list[Block]:
+    """The report's blocks in reading order: findings, evidence, samples, limits, provenance."""
+    made = (
+        sections.opening, sections.rates, sections.directions, sections.ablation, sections.steering, sections.spectrum,
+        ledger.transfer, ledger.samples, ledger.limits, ledger.provenance,
+    )  # fmt: skip
+    return [block for section in made for block in section(summary)]
+
+
+def _save_figures(blocks: Sequence[Block], folder: Path) -> None:
+    from workbench.reporting.style import save_png
+
+    names = {"Before and after the fine-tune": "comparison", "The directions": "cosines",
+             "Removing the direction": "ablation", "Adding the direction": "steering",
+             "How many dimensions the change has": "spectrum",
+             "Carrying the direction into another model": "transfer"}  # fmt: skip
+    name, drawn = "figure", {}
+    for block in blocks:
+        if isinstance(block, Text) and block.heading:
+            name = names.get(block.heading, "figure")
+        elif isinstance(block, Picture):
+            drawn[name] = drawn.get(name, 0) + 1
+            save_png(block.figure, folder / f"{name}{'' if drawn[name] == 1 else f'_{drawn[name]}'}.png")
+        elif isinstance(block, Details):
+            _save_figures(block.content, folder)

@@ -1,0 +1,155 @@
+"""Study: the folder, the phases and the numbers of one experiment, from its command line to its report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hooks.backends.hf import HuggingFaceModel
+from hooks.load import load_model
+from hooks.prompt import Prompt, read_prompts
+from stores import ResultTable
+from workbench.behaviour.judges import Judge, judge
+from workbench.behaviour.summary import split_of, summarise
+from workbench.inputs import Inputs, argument_parser, inputs_from
+
+SCHEMA = 1
+
+
+class Study:
+    """One experiment: `phase` times its steps, `add` takes what they found, `finish` writes `summary.json`,
+    `samples.json`, the figures and `report.html` into its folder."""
+
+    def __init__(self, folder: str | Path, inputs: Inputs, *, seed: int = 0, command: str = "") -> None:
+        self.folder = Path(folder)
+        self.inputs = inputs
+        self.seed = seed
+        self.command = command
+        self.results: list[dict[str, Any]] = []
+        self.samples: list[dict[str, Any]] = []
+        self.seconds: dict[str, float] = {}
+        self.cosines: dict[str, Any] | None = None
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    @classmethod
+    def from_command_line(cls, description: str | None, *, default_to: str) -> Study:
+        """The study that this script's arguments ask for. On the organism its adapters are trained here."""
+        arguments = argument_parser(description or "", default_to).parse_args()
+        started = time.perf_counter()
+        print("preparing models and prompts", flush=True)
+        command = shlex.join(["python", *sys.argv])
+        study = cls(arguments.to, inputs_from(arguments), seed=arguments.seed, command=command)
+        study.seconds["prepare"] = round(time.perf_counter() - started, 2)
+        return study
+
+    @cached_property
+    def model(self) -> HuggingFaceModel:
+        """The base with all its adapters; `model.variant(name)` switches."""
+        return load_model(self.inputs.base, adapter=self.inputs.adapters)
+
+    @cached_property
+    def other(self) -> HuggingFaceModel | None:
+        """The model that directions are carried to, with its own fine-tune as variant `tuned`; None when not given."""
+        if self.inputs.other_base is None:
+            return None
+        adapter = None if self.inputs.other_tuned is None else {"tuned": self.inputs.other_tuned}
+        return load_model(self.inputs.other_base, adapter=adapter)
+
+    @cached_property
+    def judge(self) -> Judge:
+        return judge(self.inputs.judge)
+
+    @cached_property
+    def elsewhere(self) -> list[Prompt]:
+        """The evaluation questions outside what was fine-tuned: what a claim of a broad effect is about."""
+        return self.outside("tuned")
+
+    def outside(self, *variants: str) -> list[Prompt]:
+        """The evaluation questions (`split_of` is `other_domains`) of no domain that one of these variants was tuned on."""
+        domains = {self.inputs.domains.get(variant) for variant in variants}
+        asked = [prompt for prompt in read_prompts(self.inputs.questions) if split_of(prompt.tags) == "other_domains"]
+        found = [prompt for prompt in asked if prompt.tags.get("domain") is None or prompt.tags["domain"] not in domains]
+        if not found:
+            raise ValueError(f"{self.inputs.questions} has only questions of the fine-tuned domains: expected others as well.")
+        return found
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """A named step of the method; its seconds go into the summary."""
+        print(f"{name} ...", flush=True)
+        started = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - started, 2)
+
+    def add(self, found: Any, *, condition: str, sample: bool = False, **facts: Any) -> None:
+        """Takes a result (see `wb.summarise`); with `sample` some answers of a table go into the report."""
+        self.results += summarise(found, condition=condition, **facts)
+        if sample:
+            self._sample(found, condition)
+
+    def add_cosines(self, labels: Sequence[str], matrix: np.ndarray) -> None:
+        """The cosines between directions that the report shows."""
+        self.cosines = {"labels": list(labels), "matrix": np.round(matrix, 6).tolist()}
+
+    def _sample(self, table: ResultTable, condition: str, each: int = 2) -> None:
+        asked = {prompt.id: prompt for prompt in read_prompts(self.inputs.questions)}
+        taken: dict[tuple[Any, Any], int] = {}
+        for row in table.rows():
+            place = (row.get("domain"), row.get("modality"))
+            if row["control"] is None and row.get("text") is not None and taken.setdefault(place, 0) < each:
+                taken[place] += 1
+                self.samples.append(
+                    {
+                        "prompt": asked[row["prompt"]].messages[-1].text if asked[row["prompt"]].messages else row["prompt"],
+                        "id": row["prompt"],
+                        "modality": row.get("modality"),
+                        "condition": condition,
+                        "text": row["text"],
+                        "category": row["category"],
+                    }
+                )
+
+    def finish(self) -> Path:
+        """Writes the summary, the samples, the figures and the report, and returns the report's path."""
+        from workbench.reporting import report
+
+        summary = {
+            "schema": SCHEMA,
+            "seed": self.seed,
+            "model": {"name": self.model.identity["model"], "kind": self.inputs.kind, **self.inputs.options},
+            "hashes": self._hashes(),
+            "judge": [self.judge.name, self.judge.revision],
+            "seconds": self.seconds,
+            "command": self.command,
+            "directions": None if self.cosines is None else {"cosines": self.cosines},
+            "results": self.results,
+        }
+        (self.folder / "summary.json").write_text(json.dumps(summary, indent=1))
+        (self.folder / "samples.json").write_text(json.dumps(self.samples, indent=1))
+        page = report(self.folder, to=self.folder / "report.html")
+        print(f"wrote {page}")
+        return page
+
+    def _hashes(self) -> dict[str, Any]:
+        files = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in self.inputs.files.items()}
+        return {"models": {"base": self.model.identity, "other": self.other.identity if self.other else None}, "data": files, "code": code_hash()}
+
+
+def code_hash() -> str:
+    """sha256 over the sources of hooks, stores and workbench: the numbers' own version, with or without git."""
+    home = Path(__file__).resolve().parent.parent
+    digest = hashlib.sha256()
+    for room in ("hooks", "stores", "workbench"):
+        for file in sorted((home / room).rglob("*.py")):
+            digest.update(str(file.relative_to(home)).encode() + file.read_bytes())
+    return digest.hexdigest()

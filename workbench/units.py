@@ -1,0 +1,25 @@
+"""Units of work: prompts of similar length together, within a budget of tokens, so that little of a batch is
+padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+SIMILAR = 0.8  # the shortest prompt of a unit has at least this share of the longest one's tokens
+
+
+def length_sorted(lengths: Sequence[int], max_tokens: int, separate: Sequence[bool] | None = None) -> list[list[int]]:
+    """Indices of the prompts, unit by unit. A unit's padded size is at most `max_tokens` (a single longer prompt is a
+    unit of its own); `separate` keeps two kinds (text-only and with images) in units of their own. A pure function of
+    its input."""
+    kinds = [False] * len(lengths) if separate is None else list(separate)
+    order = sorted(range(len(lengths)), key=lambda i: (kinds[i], lengths[i], i))
+    units: list[list[int]] = []
+    for i in order:
+        unit = units[-1] if units else []
+        fits = bool(unit) and (len(unit) + 1) * lengths[i] <= max_tokens
+        if fits and kinds[unit[0]] == kinds[i] and lengths[unit[0]] >= SIMILAR * lengths[i]:
+            unit.append(i)
+        else:
+            units.append([i])
+    return units
