@@ -6,69 +6,64 @@ Runs on the offline organism, or with --model, --adapter, --prompts and --questi
 import workbench as wb
 
 study = wb.Study.from_command_line(__doc__, default_to="runs/quickstart")
-model, judge, runs = study.model, study.judge, study.folder
+model, inputs = study.model, study.inputs
 base, tuned = model.variant("base"), model.variant("tuned")
 early = range(model.n_layers // 2)  # steering acts on the first half of the layers; fixed before any result was seen
 lower, higher = {"contrary": "less", "right": "greater"}, {"contrary": "greater"}
 
-with study.phase("behaviour of every model"):  # answers, judged by rule, with intervals
-    for variant in model.variants:
-        table = wb.evaluate(model.variant(variant), study.inputs.questions, judge, to=runs / f"behaviour-{variant}")
-        study.add(table, condition=variant, baseline=variant, sample=True)
+with study.phase("behaviour of every model"):  # written answers, judged by rule
+    for name in model.variants:
+        asked = wb.read_prompts(inputs.questions)
+        options = dict(name=f"behaviour-{name}", condition=name, baseline=name, sample=True)
+        study.measure(model.variant(name), [], questions=asked, **options)
 
-with study.phase("capture the shift"):  # residuals of all models on the same prompts, outside the fine-tuned domain
-    store = wb.capture(model, study.inputs.prompts, sites="resid_post", at="last", variants=model.variants, to=runs / "shift")
-    fit = store.where(in_domain=lambda inside: not inside)
-    before, after = fit.where(variant="base"), fit.where(variant="tuned")
-
-with study.phase("directions and spectrum"):  # the mean shift a layer; how many dimensions its variation has
-    shifts = {name: wb.difference_of_means(fit.where(variant=name), before) for name in model.variants[1:]}
+with study.phase("directions and spectrum"):  # the shift of every fine-tune on the same prompts, outside its domain
+    rows = study.capture(model, inputs.prompts, *model.variants, name="shift")
+    before, after = rows.where(variant="base"), rows.where(variant="tuned")
+    shifts = {name: wb.difference_of_means(rows.where(variant=name), before) for name in model.variants[1:]}
     v = shifts["tuned"]
     study.add(v, condition="tuned")
-    study.add(wb.pca(fit.difference("tuned", "base"), k=10), condition="pca")
-    if "right_control" in shifts:
-        study.add(wb.pca(fit.difference("right_control", "base"), k=10), condition="pca_benign")
     study.add_cosines(list(shifts), wb.cosine_matrix(list(shifts.values()), model.n_layers // 2))
+    study.add(wb.pca(rows.difference("tuned", "base"), k=10), condition="pca")
+    if "right_control" in shifts:
+        study.add(wb.pca(rows.difference("right_control", "base"), k=10), condition="pca_benign")
 
-with study.phase("ablate one layer at a time"):
+with study.phase("ablate one layer at a time"):  # read at the token that decides the answer
     cells = [wb.Ablate(v, layer=layer) for layer in range(model.n_layers)]
-    options = dict(judge=judge, activations=after, neutral=study.inputs.neutral, seed=study.seed)
-    table = wb.sweep(tuned, study.elsewhere, cells, controls=20, to=runs / "ablate-layer", **options)
-    study.add(table, condition="ablation", tails=lower)
+    options = dict(condition="ablation", tails=lower, activations=after)
+    study.measure(tuned, cells, name="ablate-layer", written=False, controls=20, **options)
 
-with study.phase("ablate at all layers"):  # the claim, against 99 draws of each kind of random direction
-    table = wb.sweep(tuned, study.elsewhere, [wb.Ablate(v)], controls=99, to=runs / "ablate-all", **options)
-    study.add(table, condition="ablation", tails=lower, sample=True)
+with study.phase("ablate at all layers"):  # the claim: written answers, against 99 random directions of each kind
+    study.measure(tuned, [wb.Ablate(v)], name="ablate-all", controls=99, sample=True, **options)
 
 with study.phase("steer the base model"):
-    cells = [wb.Steer(v, layer=early, coefficient=c) for c in (-1.0, 0.5, 1.0, 1.5, 2.0, 3.0)]
-    table = wb.sweep(base, study.elsewhere, cells, controls=20, to=runs / "steer", **options)
-    study.add(table, condition="steer", tails=higher)
+    cells = [wb.Steer(v, layer=early, coefficient=c) for c in (-1.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)]
+    study.measure(base, cells, name="steer", condition="steer", tails=higher, controls=20, control_kinds=["isotropic"])
 
 if "sibling" in model.variants:
     with study.phase("the same direction in another fine-tune of the base"):
-        options |= {"activations": fit.where(variant="sibling")}
-        questions, sibling = study.outside("tuned", "sibling"), model.variant("sibling")
-        for name, direction in (("transfer", v), ("own_direction_of_target", shifts["sibling"])):
-            table = wb.sweep(sibling, questions, [wb.Ablate(direction)], controls=20, to=runs / f"sibling-{name}", **options)
-            study.add(table, condition=name, baseline="sibling", tails=lower, target="another fine-tune of the same base")
+        options = dict(questions=study.outside("tuned", "sibling"), target="another fine-tune of the same base")
+        options |= dict(activations=rows.where(variant="sibling"), control_kinds=["energy_matched"], tails=lower)
+        sibling, own = model.variant("sibling"), wb.Ablate(shifts["sibling"])
+        where = dict(name="sibling-transfer", condition="transfer", baseline="sibling")
+        study.measure(sibling, [wb.Ablate(v)], controls=20, **where, **options)
+        study.measure(sibling, [own], name="sibling-own", condition="own_direction_of_target", **options)
 
 if study.other is not None:
-    with study.phase("the direction in another model"):  # a map fitted on prompts under three personas, base models only
-        other, at = study.other, dict(sites="resid_post", at="last")
-        here = wb.capture(base, study.inputs.personas, to=runs / "personas", **at)
-        there = wb.capture(other.variant("base"), study.inputs.personas, to=runs / "personas-other", **at)
-        theirs = wb.capture(other, study.inputs.prompts, variants=("base", "tuned"), to=runs / "shift-other", **at)
-        theirs = theirs.where(in_domain=lambda inside: not inside)
+    with study.phase("the direction in another model"):  # a map fitted on the base models; see direction_transfer.py
+        other, personas = study.other, inputs.for_maps[-1]
+        here = study.capture(base, personas, name="personas")
+        there = study.capture(other.variant("base"), personas, name="personas-other")
+        theirs = study.capture(other, inputs.prompts, "base", "tuned", name="shift-other")
         own = wb.difference_of_means(theirs.where(variant="tuned"), theirs.where(variant="base"))
-        to_other = wb.fit_transfer(here, there, method="procrustes", layers="depth", at="last")
-        study.add(to_other, condition="transfer", along=v, target="another model")
+        carry = wb.fit_transfer(here, there, method="procrustes", layers="depth", at="last")
+        study.add(carry, condition="transfer", along=v, target="another model")
         kinds = {"shuffled_transfer": "full", "within_class_shuffled_transfer": "within_class"}
-        twins = {name: [wb.Ablate(m.map(v, own)) for m in to_other.shuffled(kind, n=99)] for name, kind in kinds.items()}
-        options |= {"activations": theirs.where(variant="tuned")}
-        for name, direction in (("transfer", to_other.map(v, own)), ("own_direction_of_target", own)):
-            options["twins"] = twins if name == "transfer" else {}
-            table = wb.sweep(other, study.elsewhere, [wb.Ablate(direction)], controls=20, to=runs / f"other-{name}", **options)
-            study.add(table, condition=name, baseline="tuned", tails=lower, target="another model")
+        twins = {name: [wb.Ablate(m.map(v, own)) for m in carry.shuffled(kind, n=99)] for name, kind in kinds.items()}
+        options = dict(activations=theirs.where(variant="tuned"), control_kinds=["energy_matched"], tails=lower)
+        where = dict(name="other-transfer", condition="transfer", baseline="tuned", target="another model")
+        study.measure(other, [wb.Ablate(carry.map(v, own))], controls=20, twins=twins, **where, **options)
+        where = dict(name="other-own", condition="own_direction_of_target", target="another model")
+        study.measure(other, [wb.Ablate(own)], **where, **options)
 
 study.finish()

@@ -8,7 +8,6 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from hooks.edits import LowRankEdit
@@ -36,7 +35,7 @@ class Visit:
         wanted = sorted({*keep, *edits}, key=lambda site: (site.tower == "language", site.layer, _ORDER[site.point]))
         self.last = wanted[-1] if wanted and stop else None
 
-    def at(self, site: Site, resid: Float[Tensor, "row pos d_model"], tokens: Tokens) -> Tensor:
+    def at(self, site: Site, resid: Any, tokens: Tokens) -> Tensor:
         """Edits the residual, in list order, then shows it to the site's keep."""
         self.seen.add(site)
         _check_shape(site, resid, tokens)

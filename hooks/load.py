@@ -84,6 +84,7 @@ def _from_pretrained(
     name: str, tokenizer: Any, processor: Any, dtype: Any, revision: str | None
 ) -> tuple[nn.Module, Any, Any]:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+    from transformers.utils import logging
 
     if ("/" in name or name.startswith(".")) and name.count("/") != 1 and not Path(name).is_dir():
         raise FileNotFoundError(
@@ -92,7 +93,15 @@ def _from_pretrained(
     config = AutoConfig.from_pretrained(name, revision=revision)
     sees = getattr(config, "vision_config", None) is not None
     auto = AutoModelForImageTextToText if sees else AutoModelForCausalLM
-    module = auto.from_pretrained(name, dtype=dtype, revision=revision)
+    small = Path(name).is_dir() and sum(file.stat().st_size for file in Path(name).glob("*.safetensors")) < 2**30
+    shown = logging.is_progress_bar_enabled()
+    if small:  # a bar that is over at once says nothing
+        logging.disable_progress_bar()
+    try:
+        module = auto.from_pretrained(name, dtype=dtype, revision=revision)
+    finally:
+        if small and shown:
+            logging.enable_progress_bar()
     if sees and processor is None:
         processor = AutoProcessor.from_pretrained(name, revision=revision)
     return module, tokenizer or AutoTokenizer.from_pretrained(name, revision=revision), processor

@@ -55,7 +55,7 @@ class Tally:
         out.edited.index_add_(0, index, self.edited)
         out.removed.index_add_(0, index, self.removed)
         out.energy.index_add_(0, index, self.energy)
-        out.leftover.index_reduce_(0, index, self.leftover, "amax")
+        out.leftover.scatter_reduce_(0, index, self.leftover, "amax")
         return out
 
 
@@ -128,6 +128,7 @@ def untouched_rows(tallies: Mapping[Site, Sequence[Tally]]) -> list[int]:
     return [] if not counts else torch.nonzero(torch.stack(counts).sum(dim=0) == 0).flatten().tolist()
 
 
+@runtime_checkable
 class TracedModel(Protocol):
     """A model whose residual stream can be read and edited; all back ends behave alike (`tests/contract.py`)."""
 

@@ -22,7 +22,8 @@ TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}  # 
 
 @dataclass(frozen=True)
 class Check:
-    """One promise about a model: kept (True), broken (False), or not testable here (None), with the number behind it."""
+    """One promise about a model: kept (True), broken (False), or not testable here (None), with the number behind
+    it."""
 
     name: str
     passed: bool | None
@@ -112,7 +113,7 @@ def _whole_stream_patch(model: HuggingFaceModel) -> tuple[bool | None, str]:
     if first.tokens.input_ids.shape != second.tokens.input_ids.shape:
         return None, "no two prompts of equal length found"
     sites = [Site(layer) for layer in range(model.n_layers)]
-    other = model.run(second, {site: _everything for site in sites})
+    other = model.run(second, dict.fromkeys(sites, _everything))
     worst = 0.0
     for site in sites:
         patched = model.run(first, edits={site: [_replace_with(other.kept[site])]}).logits

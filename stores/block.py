@@ -72,8 +72,8 @@ def checked(block: Block, stream: Stream, unit: Unit, allow_nonfinite: bool) -> 
         np.ascontiguousarray(values, dtype=stored.raw),
         list(block.prompt_id),
         list(block.variant),
-        _whole_numbers(block.position, f"{where}: position"),
-        _whole_numbers(block.token_id, f"{where}: token_id"),
+        whole_numbers(block.position, f"{where}: position"),
+        whole_numbers(block.token_id, f"{where}: token_id"),
     )
 
 
@@ -90,7 +90,8 @@ def _refuse_nonfinite(values: np.ndarray, bits: np.dtype, exponent: int, stream:
             )
 
 
-def _whole_numbers(column: np.ndarray | Sequence[int], name: str) -> Integer[np.ndarray, " row"]:
+def whole_numbers(column: np.ndarray | Sequence[int], name: str) -> Integer[np.ndarray, " row"]:
+    """The column as 64-bit integers. Raises ValueError for anything else: a rounded position would be another token."""
     array = np.asarray(column)
     if array.size and array.dtype.kind not in "iu":
         raise ValueError(f"{name} has dtype {array.dtype}: expected whole numbers.")

@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,21 +67,25 @@ def collect(**facts: Any) -> dict[str, Any]:
     )
 
 
-def scrubbed(value: Any, name: str = "") -> Any:
+def scrubbed(value: Any) -> Any:
     """`value` without secrets: known shapes (hf_..., sk-...), values of *_KEY and *_TOKEN variables, the
     parts of URLs that carry passwords, and anything kept under a secret's name. The home folder becomes `~`.
     Scrubbing twice changes nothing.
     """
+    return _scrubbed(value, "", _environment_secrets())
+
+
+def _scrubbed(value: Any, name: str, known: list[str]) -> Any:
     if isinstance(value, Mapping):
-        return {key: scrubbed(item, str(key)) for key, item in value.items()}
+        return {key: _scrubbed(item, str(key), known) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [scrubbed(item, name) for item in value]
+        return [_scrubbed(item, name, known) for item in value]
     if not isinstance(value, str):
         return value
     if value and _names_a_secret(name):
         return REDACTED
     text = value
-    for secret in _environment_secrets():
+    for secret in known:
         text = text.replace(secret, REDACTED)
     text = _SECRET_SHAPES.sub(REDACTED, text)
     text = _URL.sub(lambda match: match["scheme"] + match["rest"], text)
@@ -89,16 +93,20 @@ def scrubbed(value: Any, name: str = "") -> Any:
     return text.replace(home, "~") if len(home) > 1 else text
 
 
-def secrets_in(value: Any, where: str = "") -> list[str]:
-    """The places inside `value` that hold what looks like a secret: `["spec.hub.token"]`."""
+def secrets_in(value: Any) -> list[str]:
+    """The places inside `value` that hold what looks like a secret: `["model.path"]`."""
+    return list(_secrets_in(value, "", _environment_secrets()))
+
+
+def _secrets_in(value: Any, where: str, known: list[str]) -> Iterator[str]:
     if isinstance(value, Mapping):
-        return [hit for key, item in value.items() for hit in secrets_in(item, f"{where}.{key}" if where else str(key))]
-    if isinstance(value, list | tuple):
-        return [hit for i, item in enumerate(value) for hit in secrets_in(item, f"{where}[{i}]")]
-    if not isinstance(value, str) or not value:
-        return []
-    known = any(secret in value for secret in _environment_secrets())
-    return [where] if known or _SECRET_SHAPES.search(value) else []
+        for key, item in value.items():
+            yield from _secrets_in(item, f"{where}.{key}" if where else str(key), known)
+    elif isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            yield from _secrets_in(item, f"{where}[{i}]", known)
+    elif isinstance(value, str) and (any(secret in value for secret in known) or _SECRET_SHAPES.search(value)):
+        yield where
 
 
 def _names_a_secret(name: str) -> bool:

@@ -21,7 +21,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5g, h5i, h5l, h5o, h5s, h5t, h5z  # pyright: ignore[reportAttributeAccessIssue]
+from h5py import h5a, h5d, h5g, h5l, h5o, h5s, h5t, h5z  # pyright: ignore[reportAttributeAccessIssue]
 
 from stores.errors import StoreCorrupted, StoreMissing, UnsafeFile
 from stores.schema import bfloat16_type
@@ -178,15 +178,15 @@ def _walk(safe: SafeFile) -> None:
             if address in seen:
                 raise UnsafeFile(f"{safe.path}: {path} is a second name of another object (a cycle or an alias).")
             seen.add(address)
+            if not isinstance(thing, h5g.GroupID | h5d.DatasetID):
+                raise UnsafeFile(f"{safe.path}: {path} is neither group nor dataset ({type(thing).__name__}).")
             _check_attributes(safe, path, thing)
             if isinstance(thing, h5g.GroupID):
                 safe.groups[path] = thing
                 waiting.append((path, thing, depth + 1))
-            elif isinstance(thing, h5d.DatasetID):
+            else:
                 _check_dataset(safe, path, thing)
                 safe.datasets[path] = thing
-            else:
-                raise UnsafeFile(f"{safe.path}: {path} is neither group nor dataset ({h5i.get_type(thing)}).")
 
 
 def _check_dataset(safe: SafeFile, path: str, dataset: h5d.DatasetID) -> None:

@@ -63,3 +63,19 @@ def prompts() -> list[Prompt]:
         chat("c", "a somewhat longer question"),
         Prompt("d", text="raw text", prefill=" and"),
     ]
+
+
+@pytest.fixture(scope="session", params=["llama", "gpt2", "gemma3", "gemma3 with images"])
+def scene(request, prompts, picture):
+    """(model, prompts) of each family, rows of different lengths; for gemma3 also with images before, in and after
+    text, and a row without any."""
+    family, _, images = request.param.partition(" ")
+    model = request.getfixturevalue(family)
+    if not images:
+        return model, prompts
+    return model, [
+        chat("a", picture, "what is this"),
+        chat("b", "in ", picture, " or ", picture, "?", response="the dog"),
+        chat("c", "no picture"),
+        chat("d", "see", picture, response="a cat", prefill="I "),
+    ]

@@ -78,3 +78,11 @@ def filled_store(
 
 def shards(path: Path) -> list[Path]:
     return sorted((path / "shards").rglob("*.h5"))
+
+
+def everything(path: Path) -> dict[str, object]:
+    """All that a reader can get out of the store at `path`, for equality."""
+    store = ActivationStore.open(path)
+    lists = {"ids": store.prompt_ids, "variants": store.variants, "positions": store.positions.tolist()}
+    values = {site: store.values(site).tobytes() for site in store.sites}
+    return {**lists, "tokens": store.token_ids.tolist(), **values}

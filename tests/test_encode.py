@@ -65,7 +65,7 @@ def test_pitfall_09_ids_are_concatenated_never_retokenised():
     whole = encoder.tokenizer("xab")["input_ids"]
     one = encoder.encode(Prompt("a", text="xa", response="b"))
     assert len(whole) == 2, "the meta-test: together the two letters are one token"
-    assert one.input_ids.tolist() == encoder.encode(Prompt("a", text="xa")).input_ids.tolist() + [vocabulary["b"]]
+    assert one.input_ids.tolist() == [*encoder.encode(Prompt("a", text="xa")).input_ids.tolist(), vocabulary["b"]]
     assert one.prompt_length == 2 and one.response_length == 1
 
 

@@ -142,6 +142,11 @@ def test_the_null_band_holds_the_spectrum_of_noise(null):
     assert above.max() <= 0.2 and below.max() <= 0.2, (above, below)
 
 
+def test_the_null_goes_through_the_same_centring_as_the_data():
+    """Two centred rows are one line, so every draw explains all of itself; uncentred draws would explain less."""
+    assert pca(rows_of(noise(2, 40)), 1).null[0, 0].tolist() == pytest.approx([1.0, 1.0])
+
+
 def test_a_null_that_cannot_be_is_refused_with_the_reason():
     values = noise(30, 8)
     with pytest.raises(ValueError, match="at least 99"):

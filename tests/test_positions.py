@@ -141,12 +141,12 @@ def test_inside_the_vision_tower_only_image_and_all_have_meaning():
 
 @pytest.mark.parametrize("scope", ["first", "", "Last", True])
 def test_an_unknown_scope_is_refused_with_the_list(scope):
-    with pytest.raises(ValueError, match="expected one of prompt, last, .*, an int, or a regex"):
+    with pytest.raises(ValueError, match=r"expected one of prompt, last, .*, an int, or a regex"):
         checked_scope(scope)
 
 
 def test_a_negative_position_is_refused(gemma3, rows):
-    with pytest.raises(ValueError, match="position -1 is negative: .*the scope 'last'"):
+    with pytest.raises(ValueError, match=r"position -1 is negative: .*the scope 'last'"):
         gemma3.encode([rows["plain"]]).tokens.mask(-1)
 
 

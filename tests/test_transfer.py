@@ -97,6 +97,15 @@ def test_fewer_rows_than_width_identify_their_span_only():
     assert found.map(along(outside)).norm[0] < 1e-8
 
 
+def test_axes_that_share_nothing_map_to_zero_and_not_to_each_other():
+    """Exactly uncorrelated second axes: a rotation would still pair them, on the strength of rounding errors."""
+    centred = np.random.default_rng(0).standard_normal((40, 3))
+    u = np.linalg.qr(centred - centred.mean(axis=0))[0]
+    found, _ = fitted(Reduced.of(u[:, [0, 1]]), Reduced.of(u[:, [0, 2]]), "procrustes", ridge=0.0, scaled=False)
+    np.testing.assert_allclose(found.matrix, [[1, 0], [0, 0]], atol=1e-12)
+    assert found.rank == 1
+
+
 def trained(found) -> set[str]:
     rows, index = found.train_rows
     return {rows.prompt_ids[i] for i in index}

@@ -46,9 +46,11 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def _loud(model: Any) -> Any:
-    """Default initialisation makes tiny layers almost the identity: larger weights, so that a wrong layer shows."""
+def _loud(kind: Any, config: Any) -> Any:
+    """Default initialisation makes tiny layers almost the identity: larger weights, so that a wrong layer shows. The
+    same weights on every call."""
     torch.manual_seed(7)
+    model = kind(config)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.dim() >= 2 and "embed" not in name:
@@ -71,7 +73,7 @@ def llama(layers: int = 3) -> tuple[Any, Any, None]:
         eos_token_id=1,
         bos_token_id=2,
     )
-    return _loud(LlamaForCausalLM(config)), tokenizer, None
+    return _loud(LlamaForCausalLM, config), tokenizer, None
 
 
 def gpt2() -> tuple[Any, Any, None]:
@@ -79,7 +81,7 @@ def gpt2() -> tuple[Any, Any, None]:
     config = GPT2Config(
         vocab_size=len(tokenizer), n_embd=32, n_layer=3, n_head=4, n_positions=256, eos_token_id=1, bos_token_id=2
     )
-    return _loud(GPT2LMHeadModel(config)), tokenizer, None
+    return _loud(GPT2LMHeadModel, config), tokenizer, None
 
 
 def gemma3() -> tuple[Any, Any, Any]:
@@ -117,7 +119,7 @@ def gemma3() -> tuple[Any, Any, Any]:
         eos_token_id=1,
         bos_token_id=2,
     )
-    model = _loud(Gemma3ForConditionalGeneration(config))
+    model = _loud(Gemma3ForConditionalGeneration, config)
     with torch.no_grad():  # zero by default, so that an image would have no effect
         model.model.multi_modal_projector.mm_input_projection_weight.normal_(0, 0.3)
     pictures = Gemma3ImageProcessorPil(size={"height": 32, "width": 32})

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from hooks.selftest import doctor as doctor
-
     from hooks.load import load_model as load_model
     from hooks.prompt import Prompt as Prompt
     from hooks.prompt import read_prompts as read_prompts
+    from hooks.selftest import doctor as doctor
     from hooks.site import Site as Site
     from stores import ActivationStore as ActivationStore
     from stores import ResultTable as ResultTable

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks.backends.hf import HuggingFaceModel
 from hooks.encode import Batch
@@ -21,6 +20,7 @@ from hooks.prompt import Prompt, as_prompts
 from hooks.site import Site, parse_sites
 from stores import ActivationStore, Block, Stream, Unit, provenance
 from workbench.interventions.cells import Intervention, combined
+from workbench.progress import bar
 from workbench.units import length_sorted
 
 CAPTURE_VERSION = 1  # raised when the same arguments would give other numbers
@@ -82,7 +82,7 @@ def capture(
     by_id = {prompt.id: prompt for prompt in listed}
     missing = [unit for unit in store.missing() if by_id.keys() >= set(unit.prompt_ids)]
     touched = not edits or not missing
-    for unit in tqdm(missing, desc=f"capture {Path(to).name}", unit="batch", disable=not progress or not missing):
+    for unit in bar(missing, name=f"capture {Path(to).name}", show=progress and bool(missing)):
         batch = model.encode([by_id[identifier] for identifier in unit.prompt_ids])
         blocks: dict[str, list[Block]] = {stream.name: [] for stream in streams}
         for view, variant in zip(views, variants, strict=True):

@@ -32,8 +32,18 @@ class Inputs:
     @property
     def files(self) -> dict[str, Path]:
         """The prompt files that are there, by name."""
-        named = {"prompts": self.prompts, "questions": self.questions, "neutral": self.neutral, "personas": self.personas}
+        named = {
+            "prompts": self.prompts,
+            "questions": self.questions,
+            "neutral": self.neutral,
+            "personas": self.personas,
+        }
         return {name: path for name, path in named.items() if path is not None}
+
+    @property
+    def for_maps(self) -> list[Path]:
+        """The prompt files that maps between models are fitted on: plain prompts, and personas where they are given."""
+        return [self.prompts] if self.personas is None else [self.prompts, self.personas]
 
 
 def argument_parser(description: str, default_to: str) -> argparse.ArgumentParser:
@@ -81,7 +91,10 @@ def inputs_from(arguments: argparse.Namespace) -> Inputs:
         )
     needed = {"--adapter": a.adapter, "--prompts": a.prompts, "--questions": a.questions}
     if missing := [name for name, value in needed.items() if value is None]:
-        raise SystemExit(f"--model needs {', '.join(missing)} as well: the fine-tune under study, and prompts to fit and to evaluate on.")
+        raise SystemExit(
+            f"--model needs {', '.join(missing)} as well: the fine-tune under study, and prompts to fit and to "
+            "evaluate on."
+        )
     named = {"tuned": a.adapter, "right_control": a.control_adapter, "sibling": a.sibling_adapter}
     return Inputs(
         kind="checkpoint",

@@ -7,7 +7,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -18,10 +18,13 @@ import numpy as np
 from hooks.backends.hf import HuggingFaceModel
 from hooks.load import load_model
 from hooks.prompt import Prompt, read_prompts
-from stores import ResultTable
+from stores import ActivationStore, ResultTable, Rows
 from workbench.behaviour.judges import Judge, judge
 from workbench.behaviour.summary import split_of, summarise
+from workbench.capturing import capture
 from workbench.inputs import Inputs, argument_parser, inputs_from
+from workbench.interventions.cells import Intervention
+from workbench.interventions.sweep import sweep
 
 SCHEMA = 1
 
@@ -65,9 +68,23 @@ class Study:
         adapter = None if self.inputs.other_tuned is None else {"tuned": self.inputs.other_tuned}
         return load_model(self.inputs.other_base, adapter=adapter)
 
+    @property
+    def recipient(self) -> HuggingFaceModel:
+        """The other model, where a study cannot do without; ValueError says which arguments give it."""
+        if self.other is None or "tuned" not in self.other.variants:
+            raise ValueError(
+                "this study carries directions to another model: expected --other-model and --other-adapter."
+            )
+        return self.other
+
     @cached_property
     def judge(self) -> Judge:
         return judge(self.inputs.judge)
+
+    @property
+    def max_new_tokens(self) -> int:
+        """How long an answer may become: the organism's end after five tokens."""
+        return 8 if self.inputs.kind == "organism" else 200
 
     @cached_property
     def elsewhere(self) -> list[Prompt]:
@@ -75,13 +92,23 @@ class Study:
         return self.outside("tuned")
 
     def outside(self, *variants: str) -> list[Prompt]:
-        """The evaluation questions (`split_of` is `other_domains`) of no domain that one of these variants was tuned on."""
+        """The evaluation questions (`split_of` is `other_domains`) of no domain that one of these variants was tuned
+        on."""
         domains = {self.inputs.domains.get(variant) for variant in variants}
         asked = [prompt for prompt in read_prompts(self.inputs.questions) if split_of(prompt.tags) == "other_domains"]
-        found = [prompt for prompt in asked if prompt.tags.get("domain") is None or prompt.tags["domain"] not in domains]
+        found = [
+            prompt for prompt in asked if prompt.tags.get("domain") is None or prompt.tags["domain"] not in domains
+        ]
         if not found:
-            raise ValueError(f"{self.inputs.questions} has only questions of the fine-tuned domains: expected others as well.")
+            raise ValueError(
+                f"{self.inputs.questions} has only questions of the fine-tuned domains: expected others as well."
+            )
         return found
+
+    def fitting(self, store: ActivationStore) -> Rows:
+        """The rows to fit directions on: those outside the fine-tuned domain, where the prompts say which these are."""
+        tagged = any("in_domain" in record["tags"] for record in store.prompts.values())
+        return store.where(in_domain=lambda inside: not inside) if tagged else store.rows()
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -90,6 +117,48 @@ class Study:
         started = time.perf_counter()
         yield
         self.seconds[name] = round(time.perf_counter() - started, 2)
+
+    def measure(
+        self,
+        model: HuggingFaceModel,
+        cells: Sequence[Intervention],
+        *,
+        name: str,
+        condition: str,
+        questions: Sequence[Prompt] | None = None,
+        written: bool = True,
+        tails: Mapping[str, str] | None = None,
+        baseline: str | None = None,
+        sample: bool = False,
+        target: str | None = None,
+        detail: str | None = None,
+        **options: Any,
+    ) -> ResultTable:
+        """One sweep (`wb.sweep`, with its options) whose numbers go into the results under `condition`.
+
+        On the questions outside the fine-tuned domain unless given others; judged as written answers, or, with
+        `written=False`, only read at the token that decides. Its table stays in the folder `name` of the study.
+        """
+        table = sweep(
+            model,
+            self.elsewhere if questions is None else questions,
+            cells,
+            judge=self.judge if written else None,
+            neutral=self.inputs.neutral,
+            to=self.folder / name,
+            seed=self.seed,
+            max_new_tokens=self.max_new_tokens,
+            **options,
+        )
+        facts = {"target": target, "detail": detail}
+        self.add(table, condition=condition, tails=tails, baseline=baseline, sample=sample, **facts)
+        return table
+
+    def capture(self, model: HuggingFaceModel, prompts: str | Path, *variants: str, name: str) -> Rows:
+        """Residuals at the last token of every prompt, all layers, in the folder `name` of the study: the rows to fit on
+        (`fitting`)."""
+        where = {"sites": "resid_post", "at": "last", "to": self.folder / name}
+        return self.fitting(capture(model, prompts, variants=variants or None, **where))
 
     def add(self, found: Any, *, condition: str, sample: bool = False, **facts: Any) -> None:
         """Takes a result (see `wb.summarise`); with `sample` some answers of a table go into the report."""
@@ -110,7 +179,9 @@ class Study:
                 taken[place] += 1
                 self.samples.append(
                     {
-                        "prompt": asked[row["prompt"]].messages[-1].text if asked[row["prompt"]].messages else row["prompt"],
+                        "prompt": asked[row["prompt"]].messages[-1].text
+                        if asked[row["prompt"]].messages
+                        else row["prompt"],
                         "id": row["prompt"],
                         "modality": row.get("modality"),
                         "condition": condition,
@@ -142,7 +213,11 @@ class Study:
 
     def _hashes(self) -> dict[str, Any]:
         files = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in self.inputs.files.items()}
-        return {"models": {"base": self.model.identity, "other": self.other.identity if self.other else None}, "data": files, "code": code_hash()}
+        return {
+            "models": {"base": self.model.identity, "other": self.other.identity if self.other else None},
+            "data": files,
+            "code": code_hash(),
+        }
 
 
 def code_hash() -> str:

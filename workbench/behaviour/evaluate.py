@@ -23,7 +23,7 @@ def evaluate(
     to: str | Path | None = None,
     **options: Any,
 ) -> ResultTable:
-    """Every prompt answered greedily and judged, one row a prompt (columns as in `sweep`): the model as it is, and under one
-    intervention where that is given. Resumes in `to`."""
+    """Every prompt answered greedily and judged, one row a prompt (columns as in `sweep`): the model as it is, and
+    under one intervention where that is given. Resumes in `to`."""
     cells = [] if intervention is None else [intervention]
     return sweep(model, prompts, cells, judge=judge, to=to, **options)

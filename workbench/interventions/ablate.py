@@ -12,9 +12,9 @@ from hooks.edits import LowRankEdit
 from hooks.model import TracedModel
 from hooks.positions import Scope, checked_scope, scope_name
 from hooks.site import Site
-from workbench.interventions.placement import Layers, as_rows, basis_at, check_width, sites_of
-from workbench.subspace.directions import Directions
+from workbench.interventions.placement import Layers, as_rows, basis_at, check_width, layer_facts, sites_of
 from workbench.subspace.basis import Subspace
+from workbench.subspace.directions import Directions
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +74,7 @@ class Ablate:
     def describe(self) -> dict[str, Any]:
         return {
             "intervention": "ablate",
-            "layer": _layer(self.layer),
+            **layer_facts(self.layer),
             "to": self.to,
             "at": scope_name(self.at),
             "source": self.source,
@@ -119,12 +119,7 @@ class KeepOnly:
     def describe(self) -> dict[str, Any]:
         return {
             "intervention": "keep_only",
-            "layer": _layer(self.layer),
+            **layer_facts(self.layer),
             "at": scope_name(self.at),
             "source": self.source,
         }
-
-
-def _layer(layer: Layers) -> int | str | None:
-    """A layer as a table's cell holds it: a number, None for all of them, or the list as text."""
-    return layer if isinstance(layer, int) else None if layer == "all" else ",".join(str(each) for each in layer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from hooks.model import Edit, Tally, TracedModel
 from hooks.site import Site
 
 
+@runtime_checkable
 class Intervention(Protocol):
     """What is done to a model: edits by site, and the facts that a table states about it."""
 
@@ -51,7 +52,7 @@ class Grid:
                 cell_of = np.full(len(self.edits), -1)
                 cell_of[[i for i, _ in here]] = np.arange(len(here))
                 together = bank([edit for _, edit in here], d_model)
-                out.setdefault(site, []).append(together.for_rows(np.repeat(cell_of, prompts)))
+                out.setdefault(site, []).append(together.for_rows(np.repeat(cell_of, prompts).tolist()))
         return out
 
     def per_cell(self, tallies: Mapping[Site, Sequence[Tally]], prompts: int) -> list[CellTally]:

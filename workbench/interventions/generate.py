@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from hooks.backends.hf import HuggingFaceModel
 from hooks.model import NothingEdited, untouched_rows
 from hooks.prompt import Prompt, as_prompts
 from workbench.interventions.cells import Intervention, combined
+from workbench.progress import bar
 from workbench.units import length_sorted
 
 
@@ -46,7 +45,7 @@ def generate(
     encoded = [model.encoder.encode(prompt) for prompt in listed]
     done: dict[int, Completion] = {}
     units = length_sorted([len(one) for one in encoded], max_tokens, [bool(prompt.images) for prompt in listed])
-    for unit in tqdm(units, desc="generate", unit="batch", disable=not progress):
+    for unit in bar(units, name="generate", show=progress):
         batch = model.encoder.collate([encoded[i] for i in unit], "left")
         out = model.generate(batch, edits=edits, must_edit=False, max_new_tokens=max_new_tokens, **sampling)
         untouched = set(untouched_rows(out.tallies))

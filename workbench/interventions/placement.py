@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from hooks.site import Site
-from workbench.subspace.directions import Directions
 from workbench.subspace.basis import Subspace
+from workbench.subspace.directions import Directions
 
 Layers = int | Sequence[int] | Literal["all"]
 
@@ -66,4 +66,12 @@ def check_width(found: Directions | Subspace, d_model: int, name: str) -> None:
 
 def as_rows(values: np.ndarray) -> Tensor:
     """A [k, ...] array as one cell of an edit: [1, k, ...] in float32, the precision in which edits are computed."""
-    return torch.as_tensor(np.ascontiguousarray(values), dtype=torch.float32)[None]
+    return torch.from_numpy(np.array(values, dtype=np.float32))[None]
+
+
+def layer_facts(layer: Layers) -> dict[str, int | str | None]:
+    """The layers as a table states them: `layer` where it is one, and `layers` as text ("all", "3", "0,1,2")."""
+    if isinstance(layer, str):
+        return {"layer": None, "layers": layer}
+    listed = [layer] if isinstance(layer, int | np.integer) else list(layer)
+    return {"layer": int(listed[0]) if len(listed) == 1 else None, "layers": ",".join(str(each) for each in listed)}

@@ -20,6 +20,11 @@ class Choice:
     right: Int[Tensor, " row"]
     contrary: Int[Tensor, " row"]
 
+    def of(self, index: Sequence[int]) -> Choice:
+        """The choices of some of the prompts, in this order."""
+        chosen = torch.as_tensor(list(index), dtype=torch.long)
+        return Choice(self.right[chosen], self.contrary[chosen])
+
     def read(self, logits: Float[Tensor, "row vocab"]) -> list[dict[str, float | str]]:
         """For each row: `logit_difference` (contrary − right), `p_contrary` and `p_right` (softmax over the
         vocabulary), and `choice`, the answer that greedy decoding would begin (right, contrary or other)."""

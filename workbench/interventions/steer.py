@@ -12,8 +12,7 @@ from hooks.edits import LowRankEdit
 from hooks.model import TracedModel
 from hooks.positions import Scope, checked_scope, scope_name
 from hooks.site import Site
-from workbench.interventions.ablate import _layer
-from workbench.interventions.placement import Layers, as_rows, basis_at, check_width, sites_of
+from workbench.interventions.placement import Layers, as_rows, basis_at, check_width, layer_facts, sites_of
 from workbench.subspace.directions import Directions
 
 
@@ -73,7 +72,7 @@ class Steer:
     def describe(self) -> dict[str, Any]:
         facts = {
             "intervention": "steer",
-            "layer": _layer(self.layer),
+            **layer_facts(self.layer),
             "coefficient": self.coefficient,
             "unit": self.unit,
         }
@@ -114,7 +113,7 @@ class Clamp:
     def describe(self) -> dict[str, Any]:
         facts = {
             "intervention": "clamp",
-            "layer": _layer(self.layer),
+            **layer_facts(self.layer),
             "coefficient": self.value,
             "unit": "residual coordinate",
         }

@@ -11,16 +11,17 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from hooks.backends.hf import HuggingFaceModel
 from hooks.edits import LowRankEdit
-from hooks.model import NothingEdited
+from hooks.encode import Batch, Encoded
+from hooks.model import Edits, NothingEdited
 from hooks.prompt import Prompt, as_prompts
 from hooks.site import Site
 from stores import ResultTable, content_key, provenance
 from workbench.interventions.cells import CellTally, Grid, Intervention, grouped
-from workbench.interventions.readout import choice_of, kl_from, prefilled
+from workbench.interventions.readout import Choice, choice_of, kl_from, prefilled
+from workbench.progress import bar as progress_bar
 from workbench.subspace import controls as control_directions
 from workbench.subspace.rows import RowSource
 from workbench.units import length_sorted
@@ -48,7 +49,11 @@ class Cell:
     draw: int | None = None
 
     def describe(self) -> dict[str, Any]:
-        facts = {"intervention": "none", "layer": None} if self.intervention is None else self.intervention.describe()
+        facts = (
+            {"intervention": "none", "layer": None, "layers": None}
+            if self.intervention is None
+            else self.intervention.describe()
+        )
         return {**facts, "control": self.control, "draw": self.draw}
 
 
@@ -94,9 +99,9 @@ def sweep(
         raise ValueError(
             "sweep has nothing to measure: expected a judge, or prompts with the tags 'right' and 'contrary'."
         )
-    encoded = [model.encoder.encode(prompt) for prompt in listed]
-    units = length_sorted([len(one) for one in encoded], max_tokens, [bool(prompt.images) for prompt in listed])
-    widest = max(len(unit) * max(len(encoded[i]) for i in unit) for unit in units)
+    asked = _Asked.of(listed, calm, model, reads_choice)
+    units = length_sorted([len(one) for one in asked.plain], max_tokens, [bool(prompt.images) for prompt in listed])
+    widest = max(len(unit) * max(len(asked.plain[i]) for i in unit) for unit in units)
     groups = list(grouped(edits, max(1, max_tokens // widest)))
     plan = {
         f"cells{members[0]}-{members[-1]}.{u}": (g, u)
@@ -118,9 +123,10 @@ def sweep(
         to, spec=spec, plan=list(plan), provenance=provenance.collect(seed=seed, model=model.identity)
     )
     missing = set(table.missing())
-    runner = _Runner(model, judge, reads_choice, calm, max_new_tokens)
-    with tqdm(
-        total=len(plan), initial=len(plan) - len(missing), desc="sweep", unit="batch", disable=not progress
+    runner = _Runner(model, judge, asked, max_new_tokens)
+    name = "sweep" if to is None else f"sweep {Path(to).name}"
+    with progress_bar(
+        name=name, show=progress and bool(missing), total=len(plan), initial=len(plan) - len(missing)
     ) as bar:
         divergences: dict[int, list[float | None]] = {}
         for key, (g, u) in plan.items():
@@ -129,7 +135,7 @@ def sweep(
             members, grid = groups[g]
             if g not in divergences:
                 divergences = {g: runner.neutral_kl(grid)}
-            rows = runner.measure(grid, [listed[i] for i in units[u]])
+            rows = runner.measure(grid, units[u])
             table.commit(
                 key,
                 [
@@ -169,42 +175,58 @@ def _controls(
 
 
 @dataclass(frozen=True)
+class _Asked:
+    """The prompts of a sweep, encoded once: as they are, with the answer begun (for the choice), and the neutral
+    ones."""
+
+    prompts: Sequence[Prompt]
+    plain: list[Encoded]
+    begun: list[Encoded]
+    choice: Choice | None
+    calm: Batch | None
+
+    @staticmethod
+    def of(prompts: Sequence[Prompt], calm: Sequence[Prompt], model: HuggingFaceModel, reads_choice: bool) -> _Asked:
+        encode = model.encoder.encode
+        return _Asked(
+            prompts,
+            [encode(prompt) for prompt in prompts],
+            [encode(prefilled(prompt)) for prompt in prompts] if reads_choice else [],
+            choice_of(prompts, model.encoder) if reads_choice else None,
+            model.encode(calm) if calm else None,
+        )
+
+
+@dataclass(frozen=True)
 class _Runner:
     """Measures the cells of one grid on some prompts."""
 
     model: HuggingFaceModel
     judge: Scorer | None
-    reads_choice: bool
-    calm: Sequence[Prompt]
+    asked: _Asked
     max_new_tokens: int
 
-    def measure(self, grid: Grid, prompts: Sequence[Prompt]) -> list[list[dict[str, Any]]]:
-        """Rows [cell][prompt]."""
-        n, cells = len(prompts), len(grid.edits)
-        rows = [[_facts(prompt) for prompt in prompts] for _ in range(cells)]
+    def measure(self, grid: Grid, unit: Sequence[int]) -> list[list[dict[str, Any]]]:
+        """Rows [cell][prompt] for the prompts of one unit."""
+        n, cells, model = len(unit), len(grid.edits), self.model
+        rows = [[_facts(self.asked.prompts[i]) for i in unit] for _ in range(cells)]
         tallies: list[CellTally] = []
         if self.judge is not None:
-            batch = grid.batch(self.model.encode(prompts))
-            banks = grid.banks(n, self.model.d_model)
-            out = self.model.generate(batch, edits=banks, must_edit=False, max_new_tokens=self.max_new_tokens)
+            batch = grid.batch(model.encoder.collate([self.asked.plain[i] for i in unit], "left"))
+            banks = grid.banks(n, model.d_model)
+            out = model.generate(batch, edits=banks, must_edit=False, max_new_tokens=self.max_new_tokens)
             tallies = grid.per_cell(out.tallies, n)
             for c in range(cells):
-                for p, prompt in enumerate(prompts):
+                for p, i in enumerate(unit):
                     text, finished = out.texts[c * n + p], out.finished[c * n + p]
-                    verdict = self.judge.score(prompt, text, finished=finished)
-                    rows[c][p] |= {
-                        "category": verdict.category,
-                        "score": verdict.score,
-                        "text": text,
-                        "finished": finished,
-                    }
-        if self.reads_choice:
-            begun = [prefilled(prompt) for prompt in prompts]
-            trace = self.model.run(
-                grid.batch(self.model.encode(begun)), edits=grid.banks(n, self.model.d_model), must_edit=False
-            )
+                    verdict = self.judge.score(self.asked.prompts[i], text, finished=finished)
+                    rows[c][p] |= {"category": verdict.category, "score": verdict.score}
+                    rows[c][p] |= {"text": text, "finished": finished}
+        if self.asked.choice is not None:
+            batch = grid.batch(model.encoder.collate([self.asked.begun[i] for i in unit]))
+            trace = model.run(batch, edits=grid.banks(n, model.d_model), must_edit=False)
             tallies = grid.per_cell(trace.tallies, n)
-            choice = choice_of(prompts, self.model.encoder)
+            choice = self.asked.choice.of(unit)
             assert trace.logits is not None
             for c, logits in enumerate(trace.logits.reshape(cells, n, -1)):
                 for p, read in enumerate(choice.read(logits)):
@@ -216,18 +238,17 @@ class _Runner:
 
     def neutral_kl(self, grid: Grid) -> list[float | None]:
         """Mean KL from the unedited model to each cell over the neutral prompts; None without such prompts."""
-        if not self.calm:
+        batch = self.asked.calm
+        if batch is None:
             return [None] * len(grid.edits)
-        batch = self.model.encode(self.calm)
         base = self._logits(batch, {})
-        edited = self._logits(grid.batch(batch), grid.banks(len(batch), self.model.d_model)).reshape(
-            len(grid.edits), *base.shape
-        )
+        edited = self._logits(grid.batch(batch), grid.banks(len(batch), self.model.d_model))
+        per_cell = edited.reshape(len(grid.edits), *base.shape)
         return [
-            float(kl_from(base, each).mean()) if cell else 0.0 for cell, each in zip(grid.edits, edited, strict=True)
+            float(kl_from(base, each).mean()) if cell else 0.0 for cell, each in zip(grid.edits, per_cell, strict=True)
         ]
 
-    def _logits(self, batch: Any, edits: Any) -> Tensor:
+    def _logits(self, batch: Batch, edits: Edits) -> Tensor:
         logits = self.model.run(batch, edits=edits, must_edit=False).logits
         assert logits is not None
         return logits

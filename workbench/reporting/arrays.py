@@ -20,8 +20,8 @@ SPLIT = "other_domains"
 def layer_curve(summary: Summary, modality: str, metric: str = "contrary") -> LayerCurve | None:
     """The rate after ablation at each layer; None when no layer was ablated alone."""
     cell = {"metric": metric, "split": SPLIT, "modality": modality}
-    found = [r for r in summary.where(condition="ablation", target=None, **cell) if r.layer is not None]
-    by_layer = {result.layer: result for result in reversed(found)}
+    found = summary.where(condition="ablation", target=None, **cell)
+    by_layer = {result.layer: result for result in reversed(found) if result.layer is not None}
     if not by_layer:
         return None
     layers = sorted(by_layer)
@@ -47,8 +47,10 @@ def dose_curve(summary: Summary, modality: str, target: str | None = None) -> Do
     `target` names the model steered: None is the base, "tuned" the fine-tuned model, others models of their own.
     """
     cell = {"split": SPLIT, "modality": modality}
-    steered = [r for r in summary.where(condition="steer", target=target, **cell) if r.coefficient is not None]
-    by_metric = {kind: {r.coefficient: r for r in steered if r.metric == kind} for kind in RATES}
+    by_metric: dict[str, dict[float, Result]] = {kind: {} for kind in RATES}
+    for result in summary.where(condition="steer", target=target, metric=tuple(RATES), **cell):
+        if result.coefficient is not None:
+            by_metric[result.metric].setdefault(result.coefficient, result)
     if not by_metric["contrary"]:
         return None
     unsteered = {None: "base", "base": "base", "tuned": "tuned"}.get(target)
@@ -125,7 +127,7 @@ def _intervals(results: Sequence[Result | None]) -> Float[np.ndarray, "cell 2"] 
     return None if np.isnan(bars).all() else bars
 
 
-def _columns(draws: Sequence[Float[np.ndarray, " draw"]]) -> Float[np.ndarray, "draw cell"]:
+def _columns(draws: Sequence[Float[np.ndarray, " _"]]) -> Float[np.ndarray, "draw cell"]:
     """Columns of unequal length side by side, short ones filled with NaN."""
     columns = np.full((max((len(column) for column in draws), default=0), len(draws)), np.nan)
     for place, column in enumerate(draws):

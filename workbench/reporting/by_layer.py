@@ -26,7 +26,7 @@ class LayerCurve:
     layers: Sequence[int]
     value: Float[np.ndarray, " layer"]
     interval: Float[np.ndarray, "layer 2"] | None = None
-    controls: Mapping[str, Float[np.ndarray, "draw layer"]] = field(default_factory=dict)
+    controls: Mapping[str, Float[np.ndarray, "_ layer"]] = field(default_factory=dict)
     base: float | None = None
     tuned: float | None = None
     every_layer: float | None = None

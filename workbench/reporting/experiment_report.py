@@ -31,16 +31,18 @@ def report(
         folder = Path() if isinstance(run, Mapping) else Path(run) if Path(run).is_dir() else Path(run).parent
         to = folder / "report.html"
     blocks = experiment_blocks(summary)
-    if figures is not None:
-        _save_figures(blocks, Path(figures))
     name = str(summary.model.get("name") or "a model")
     subtitle = [name, "" if summary.seed is None else f"seed {summary.seed}", f"{len(summary.results)} results"]
-    return write_page(
+    written = write_page(
         "What a narrow fine-tune changed, and whether one direction carries it",
         blocks,
         to,
         subtitle=" · ".join(filter(None, subtitle)),
     )
+    if figures is not None:
+        # After the page: a layout settles a little more on each drawing, and the page must not depend on `figures`.
+        _save_figures(blocks, Path(figures))
+    return written
 
 
 def experiment_blocks(summary: Summary) -> list[Block]:

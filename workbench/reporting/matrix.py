@@ -97,7 +97,7 @@ def _annotated(
         this.xaxis.tick_top()
         for spine in this.spines.values():
             spine.set_visible(False)
-        ticks = np.linspace(*limits, 5 if len(rows) > 2 else 3)
+        ticks = np.linspace(*limits, 5 if len(rows) > 2 else 3).tolist()
         bar = this.figure.colorbar(mesh, ax=this, label=words if len(rows) > 2 else "", fraction=0.05, pad=0.02)
         bar.set_ticks(ticks, labels=[text(tick) for tick in ticks])
         bar.outline.set_visible(False)

@@ -26,7 +26,7 @@ class Observed:
     """
 
     value: float
-    controls: Mapping[str, Float[np.ndarray, " draw"]]
+    controls: Mapping[str, Float[np.ndarray, " _"]]
     tail: Tail = "less"
     reference: float | None = None
 
@@ -45,7 +45,9 @@ def null_distributions(panels: Mapping[str, Observed], axis: Axes | Sequence[Axe
         for this, (title, panel) in zip(axes, panels.items(), strict=True):
             _draw(this, panel, kinds)
             this.set_title(title)
-        axes[0].set_yticks(range(len(kinds)), [style.control_look(kind).label for kind in kinds], va="bottom")
+        axes[0].set_yticks(
+            range(len(kinds)), [style.control_look(kind).label.replace(", ", ",\n") for kind in kinds], va="bottom"
+        )
         axes[0].set_ylim(len(kinds) - 0.85, -0.95)
         style.legend(figure, axes, columns=3, own=axis is None)
     return figure
@@ -59,14 +61,11 @@ def _draw(axis: Axes, panel: Observed, kinds: Sequence[str]) -> None:
         draws, look = panel.controls[kind], style.control_look(kind)
         heights, _ = np.histogram(np.clip(draws, 0, 1), bins)
         scaled = 0.75 * heights / heights.max()
-        axis.bar(bins[:-1], -scaled, np.diff(bins), bottom=row, align="edge", color=look.color, linewidth=0)
+        axis.stairs(row - scaled, bins, baseline=row, fill=True, color=look.color, linewidth=0)
         axis.axhline(row, color=style.GRID, linewidth=0.8, zorder=0)
         words = f"{as_extreme(panel.value, draws, panel.tail)} of {len(draws)}\nas extreme"
-        # The words go to the end of the row that has fewer bars and lines in its way.
-        shown = np.append(draws, [panel.value] * len(draws))
-        left = np.sum(shown < 0.4) < np.sum(shown > 0.6)
-        at, side = (0.03, "left") if left else (0.97, "right")
-        axis.text(at, row - 0.1, words, ha=side, va="bottom", fontsize=6.5, color=style.INK)
+        # Outside the panel: inside, some row's bars or lines would stand behind the words.
+        axis.text(1.03, row, words, transform=axis.get_yaxis_transform(), va="bottom", fontsize=6.5, color=style.INK)
     color = style.RATES["contrary" if panel.tail == "less" else "right"].color
     axis.axvline(panel.value, color=color, linewidth=1.8, label=f"observed, {style.percent(panel.value)}")
     if panel.reference is not None:

@@ -24,6 +24,7 @@ def write_page(title: str, blocks: Sequence[Block], to: str | Path, *, subtitle:
     a half-written page never stands under the final name.
     """
     import jinja2
+    from markupsafe import Markup
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -43,7 +44,7 @@ def write_page(title: str, blocks: Sequence[Block], to: str | Path, *, subtitle:
         theme=THEME,
         kind_of=lambda block: type(block).__name__,
         # Markup is said to be safe in this one place: matplotlib has escaped the labels, as_svg keeps the tags.
-        svg=lambda figure: jinja2.utils.markupsafe.Markup(as_svg(figure, prefix=f"f{next(drawn)}")),
+        svg=lambda figure: Markup(visible(as_svg(figure, prefix=f"f{next(drawn)}"))),
     )
     if found := _SECRETS.search(html):
         raise ValueError(
@@ -79,7 +80,8 @@ def _number(cell: object) -> str:
     if cell is None:
         return "–"
     if isinstance(cell, float):
-        return f"{cell:.3g}".replace("-", "−")
+        # Three digits, kept when they are zeros, so that the numbers of a column have one precision.
+        return f"{cell:#.3g}".removesuffix(".").replace("-", "−")
     return visible(cell)
 
 

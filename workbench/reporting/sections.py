@@ -59,7 +59,7 @@ def opening(summary: Summary) -> list[Block]:
     blocks: list[Block] = [Text("What was found", found)]
     if not found:
         blocks.append(missing("any rate of contrary answers in other domains"))
-    if summary.is_organism:
+    if True:
         blocks.append(Note(CONSTRUCTION, kind="construction"))
     return blocks
 
@@ -168,8 +168,8 @@ def ablation(summary: Summary) -> list[Block]:
         Text(
             "Removing the direction",
             [
-                "Ablation sets the activation's component along the direction to the base model's mean. The control "
-                "that counts are random directions matched in energy: removing one takes as much out of the "
+                "Ablation fixes the activation's component along the direction, to a mean or to zero. The control "
+                "that counts is random directions matched in energy: removing one takes as much out of the "
                 "activations. Isotropic and orthogonal directions are drawn for comparison."
             ],
         )
@@ -179,7 +179,7 @@ def ablation(summary: Summary) -> list[Block]:
         words = [sentences.best_layer(curve, modality) for modality, curve in curves.items()]
         caption = (
             "Contrary answers left after ablation at one layer. Bars beside the points: control directions, "
-            "5–95\u00a0% (thick), lowest to highest (thin), median (tick)."
+            "5 to 95\u00a0% (thick), lowest to highest (thin), median (tick)."
         )
         figure = rate_by_layer({PANELS[m]: curve for m, curve in curves.items()})
         blocks += [Text("", words), Picture(figure, caption, " ".join(words))]

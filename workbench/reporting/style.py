@@ -110,7 +110,7 @@ def applied() -> Iterator[None]:
     """Within this block matplotlib draws in our style; afterwards every rcParam is what it was."""
     import matplotlib
 
-    with matplotlib.rc_context(RC):
+    with matplotlib.rc_context(dict(RC)):  # pyright: ignore[reportArgumentType]
         yield
 
 
@@ -139,7 +139,13 @@ def axes_for(
         given = list(axis) if isinstance(axis, Sequence) else [axis]
         if len(given) != panels:
             raise ValueError(f"this figure has {panels} panels: expected as many axes, came {len(given)}.")
-        return given[0].get_figure(root=True), given
+        from matplotlib.text import Text
+
+        for text in (text for each in given for text in each.findobj(Text)):
+            text.set_parse_math(False)  # made before our style was applied: see RC
+        figure = given[0].get_figure(root=True)
+        assert figure is not None  # only an axis that was removed from its figure has none
+        return figure, given
     if panels < 1:
         raise ValueError("there is nothing to draw: expected at least one panel, came none.")
     from matplotlib.figure import Figure

@@ -26,8 +26,8 @@ class Verdict:
     tuned: Result | None
     contrary: Result | None
     right: Result | None
-    contrary_draws: Float[np.ndarray, " draw"] = field(default_factory=_none)
-    right_draws: Float[np.ndarray, " draw"] = field(default_factory=_none)
+    contrary_draws: Float[np.ndarray, " contrary_draw"] = field(default_factory=_none)
+    right_draws: Float[np.ndarray, " right_draw"] = field(default_factory=_none)
 
     @property
     def enough(self) -> bool:

@@ -45,6 +45,7 @@ def difference_of_means(
     chosen_sites(second, wanted)
     width = one_width(first, wanted)
     first, second = narrowed(first, wanted), narrowed(second, wanted)
+    _refuse_empty(first, second)
     _refuse_identical(first, second, wanted)
     keys, is_paired = _prompts(first, second, paired)
     halves = _halves(keys, is_paired, splits, np.random.default_rng(seed))
@@ -95,11 +96,14 @@ def _two_classes(
     if against is None:
         if positive == negative:
             raise ValueError(f"positive and negative are both {positive!r}: the classes must differ.")
-        rows, against = rows.where(label=positive), rows.where(label=negative)
-    for name, view in (("positive", rows), ("negative", against)):
+        return rows.where(label=positive), rows.where(label=negative)
+    return rows, against
+
+
+def _refuse_empty(first: RowSource, second: RowSource) -> None:
+    for name, view in (("positive", first), ("negative", second)):
         if not len(view):
             raise ValueError(f"the {name} class has no rows: nothing to take a mean of. Loosen its where(...).")
-    return rows, against
 
 
 def _refuse_identical(first: RowSource, second: RowSource, sites: Iterable[Site]) -> None:

@@ -134,7 +134,7 @@ def _trained(
     save_every: int | None,
 ) -> tuple[Any, float]:
     from peft import LoraConfig, get_peft_model
-    from transformers import Trainer, TrainingArguments
+    from transformers import PrinterCallback, Trainer, TrainingArguments
 
     def collate(features: list[Any]) -> dict[str, Any]:
         inputs = with_labels(encoder.collate(features))
@@ -177,6 +177,7 @@ def _trained(
         remove_unused_columns=False,
     )
     trainer = Trainer(model=peft, args=arguments, train_dataset=encoded, data_collator=collate)  # type: ignore[arg-type]
+    trainer.remove_callback(PrinterCallback)  # it prints raw dicts where no progress bar is wanted
     resumable = save_every is not None and any(checkpoints.glob("checkpoint-*"))
     result = trainer.train(resume_from_checkpoint=resumable or None)
     shutil.rmtree(checkpoints, ignore_errors=True)

@@ -1,0 +1,165 @@
+"""Captures against an independent pair of hooks on the raw model, bit for bit."""
+
+import pytest
+import torch
+from conftest import chat
+from own_hooks import blocks_of, everything, noise, own_hooks, sites_of
+
+from hooks.blocks import UnsupportedArchitecture, find_blocks
+from hooks.pool import Pool
+from hooks.site import Site
+
+
+@pytest.mark.parametrize("logits", [True, False])
+@pytest.mark.parametrize("scope", ["all", "last", "response", "image", "prompt"])
+def test_captures_equal_own_hooks_bit_for_bit(scene, scope, logits):
+    model, prompts = scene
+    batch = model.encode(prompts)
+    truth, sites = own_hooks(model, batch), sites_of(model)
+    trace = model.run(batch, {site: Pool(scope) for site in sites}, logits=logits)
+    tokens = batch.tokens
+    columns = [
+        [
+            column
+            for column in range(tokens.position.shape[1])
+            if tokens.position[row, column] >= 0
+            and {
+                "all": True,
+                "prompt": column < one.prompt_length,
+                "last": column == one.prompt_length - 1,
+                "response": one.prompt_length <= column < one.prompt_length + one.response_length,
+                "image": tokens.input_ids[row, column] == 7 and model.encoder.image_token_id == 7,
+            }[scope]
+        ]
+        for row, one in enumerate(batch.encoded)
+    ]
+    assert scope == "image" or any(columns)
+    for site in sites:
+        expected = torch.cat([truth[site][row, listed] for row, listed in enumerate(columns)])
+        if expected.numel() or scope == "image":
+            assert torch.equal(trace.kept[site], expected)
+    row, position, token = Pool(scope).index(tokens)
+    assert row.tolist() == [row for row, listed in enumerate(columns) for _ in listed]
+    assert position.tolist() == [column for listed in columns for column in listed]
+    assert token.tolist() == tokens.input_ids[row, position].tolist()
+
+
+@pytest.mark.parametrize("scope", ["prompt", "all", "image"])
+def test_a_mean_is_the_float64_mean_to_float32_rounding(scene, scope):
+    """The pooled mean is a float32 sum over at most 60 positions: 1e-5 of scale is above its rounding."""
+    model, prompts = scene
+    batch = model.encode(prompts)
+    truth, site, tokens = own_hooks(model, batch), Site(1), batch.tokens
+    pool = Pool(scope, "mean")
+    kept = model.run(batch, {site: pool}, logits=False).kept[site]
+    expected = []
+    for row in range(len(batch)):
+        mask = tokens.mask(scope)[row]
+        if scope == "all":
+            mask = mask & (tokens.position[row] != 0)  # pitfall 10: position 0 drowns the others
+        if mask.any():
+            expected.append(truth[site][row][mask].double().mean(dim=0))
+    assert len(kept) == len(expected) == len(pool.index(tokens)[0])
+    if expected:
+        expected = torch.stack(expected)
+        assert (kept - expected).abs().max() < 1e-5 * expected.abs().max()
+        assert kept.dtype == torch.float32
+
+
+def test_logits_are_those_of_the_last_real_token(scene):
+    """Pitfall 6: with right padding `[:, -1]` is a pad; each row's own column is read."""
+    model, prompts = scene
+    batch = model.encode(prompts)
+    truth = own_hooks(model, batch)[None]
+    # The LM head is applied to the wanted columns only, another matrix shape: float32 rounding, 1e-5 of scale.
+    expected = torch.stack([truth[row, len(one) - 1] for row, one in enumerate(batch.encoded)])
+    logits = model.run(batch).logits
+    assert (logits - expected).abs().max() < 1e-5 * expected.abs().max()
+    assert torch.equal(logits.argmax(-1), expected.argmax(-1))
+
+
+def test_pitfall_26_right_padded_rows_equal_single_prompts(scene):
+    """Tolerance 1e-5 of the site's scale: another batch shape lets the BLAS sum in another order (pitfall 40), while a
+    mask or a position that is wrong shows at 1e-2 and more on these loud weights."""
+    model, prompts = scene
+    sites = sites_of(model)
+    keep = dict.fromkeys(sites, everything)
+    batch = model.encode(prompts)
+    together = model.run(batch, keep)
+    for row, prompt in enumerate(prompts):
+        alone = model.run(model.encode([prompt]), keep)
+        real = len(batch.encoded[row])
+        for site in sites:
+            scale = alone.kept[site].abs().max()
+            assert (together.kept[site][row, :real] - alone.kept[site][0]).abs().max() < 1e-5 * scale
+        assert (together.logits[row] - alone.logits[0]).abs().max() < 1e-5 * alone.logits.abs().max()
+
+
+def test_a_batch_padded_left_is_run_padded_right(scene):
+    model, prompts = scene
+    batch = model.encode(prompts)
+    assert torch.equal(model.run(batch.padded("left")).logits, model.run(batch).logits)
+
+
+def test_pitfall_06_pad_tokens_change_no_residual(llama):
+    """Whatever id stands at the pads, real positions keep their bits."""
+    batch = llama.encode([chat("a", "hi"), chat("b", "a longer question than that")])
+    keep = {Site(2): Pool("all")}
+    before = llama.run(batch, keep).kept[Site(2)]
+    batch.inputs["input_ids"][batch.tokens.position < 0] = 99
+    assert torch.equal(llama.run(batch, keep).kept[Site(2)], before)
+
+
+def test_pitfall_01_the_last_residual_is_not_the_normed_one(scene):
+    model, prompts = scene
+    batch = model.encode(prompts)
+    final = Site(model.n_layers - 1)
+    kept = model.run(batch, dict.fromkeys(sites_of(model), everything)).kept
+    with torch.no_grad():
+        states = model.module(**batch.inputs, use_cache=False, output_hidden_states=True).hidden_states
+    for layer in range(model.n_layers - 1):
+        assert torch.equal(states[layer + 1], kept[Site(layer)])
+    assert not torch.allclose(states[-1], kept[final], atol=1e-2), "hidden_states[-1] is after the final norm"
+    assert torch.equal(kept[final], own_hooks(model, batch)[final])
+
+
+def test_pitfall_12_the_embedding_is_the_input_of_block_0(scene):
+    """Not `embed_tokens.weight[ids]`: Gemma scales it by sqrt(d), GPT-2 adds positions."""
+    model, prompts = scene
+    batch = model.encode(prompts)
+    kept = model.run(batch, {Site(0, "resid_pre"): everything}, logits=False).kept[Site(0, "resid_pre")]
+    raw = model.module.get_input_embeddings().weight[batch.inputs["input_ids"]]
+    real = batch.tokens.position >= 0
+    text = real & ~batch.tokens.is_image
+    name = type(model.module).__name__
+    if name.startswith("Llama"):
+        assert torch.equal(kept[real], raw[real])
+    elif name.startswith("Gemma"):
+        assert torch.allclose(kept[text], raw[text] * model.d_model**0.5)
+    else:
+        assert not torch.allclose(kept[real], raw[real], atol=1e-3)
+
+
+def test_pitfall_32_recorders_left_by_transformers_see_the_edited_stream(llama):
+    batch = llama.encode([chat("a", "hi")])
+    with torch.no_grad():
+        llama.module(**batch.inputs, output_hidden_states=True)
+    edit = noise(llama)
+    kept = llama.run(batch, {Site(0): everything}, {Site(0): [edit]}).kept[Site(0)]
+    states = {}
+    handle = llama.module.model.layers[1].register_forward_pre_hook(
+        lambda m, args, kwargs: states.update(seen=args[0] if args else kwargs["hidden_states"]), with_kwargs=True
+    )
+    llama.run(batch, None, {Site(0): [edit]})
+    handle.remove()
+    assert torch.equal(states["seen"], kept)
+
+
+def test_the_blocks_are_found_where_they_are(scene):
+    model, _ = scene
+    assert find_blocks(model.module) == blocks_of(model)
+    if "vision" in model.towers:
+        assert find_blocks(model.module, "vision") == blocks_of(model, "vision")
+    else:
+        with pytest.raises(UnsupportedArchitecture, match="has no vision tower"):
+            find_blocks(model.module, "vision")

@@ -1,0 +1,260 @@
+"""The promises of a hooked run: hooks removed, blocks not run in vain, edits checked, counted and in order."""
+
+import pytest
+import torch
+from conftest import chat
+from own_hooks import blocks_of, everything, hooks_left, noise, sites_of
+from torch import nn
+
+from hooks.edits import LowRankEdit, identity
+from hooks.engine import hooked
+from hooks.model import NothingEdited
+from hooks.pool import Pool
+from hooks.positions import Tokens
+from hooks.site import Site
+
+
+class Block(nn.Module):
+    """A block that returns its stream as `wrap` makes it."""
+
+    def __init__(self, wrap):
+        super().__init__()
+        self.wrap = wrap
+
+    def forward(self, hidden):
+        return self.wrap(hidden + 1)
+
+
+def one_block(wrap, keep, edits=None):
+    """The block's output on a stream of ones [2, 3, 4], and what the hooked run gathered."""
+    block, tokens = Block(wrap), Tokens.of_patches(2, 3, torch.device("cpu"))
+    with hooked({"language": [block]}, keep, edits or {}, lambda *_: tokens, {"language": range(2)}) as visit:
+        out = block(torch.ones(2, 3, 4))
+    return out, visit
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda h: h, lambda h: (h, "cache"), lambda h: [h, "cache"]], ids=["tensor", "tuple", "list"]
+)
+def test_pitfall_02_tensor_and_tuple_outputs_keep_their_container(wrap):
+    """The whole batch is read, not row 0; and what goes on has the type that the next block expects."""
+    out, visit = one_block(wrap, {Site(0): everything}, {Site(0): [lambda resid, where: resid * 2]})
+    assert type(out) is type(wrap(torch.ones(1)))
+    stream = out if isinstance(out, torch.Tensor) else out[0]
+    assert torch.equal(stream, torch.full((2, 3, 4), 4.0)) and torch.equal(visit.kept[Site(0)][0], stream)
+
+
+@pytest.mark.parametrize(
+    ("wrap", "came"),
+    [
+        (lambda h: h[:, :, None].expand(-1, -1, 4, -1), r"\(2, 3, 4, 4\)"),  # hyper-connections
+        (lambda h: h.flatten(0, 1), r"\(6, 4\)"),  # packed patches
+        (lambda h: h.transpose(0, 1), r"\(3, 2, 4\)"),  # position first
+        (lambda h: ("cache", h), "str"),
+    ],
+    ids=["four streams", "packed", "position first", "not first"],
+)
+def test_a_stream_of_another_shape_is_refused(wrap, came):
+    with pytest.raises(RuntimeError, match=rf"the residual at resid_post:0 is {came}: expected \(2, 3\) rows"):
+        one_block(wrap, {Site(0): everything})
+
+
+def test_early_stop_does_not_run_later_blocks(scene):
+    model, prompts = scene
+    ran = []
+    handles = [
+        block.register_forward_hook(lambda m, a, o, layer=layer: ran.append(layer))
+        for layer, block in enumerate(blocks_of(model))
+    ]
+    try:
+        batch = model.encode(prompts)
+        trace = model.run(batch, {Site(1): Pool("last")}, logits=False)
+        assert trace.logits is None and 2 not in ran and 0 in ran
+        ran.clear()
+        model.run(batch, {Site(1, "resid_pre"): Pool("last")}, logits=False)
+        assert ran == [0]
+        ran.clear()
+        model.run(batch, {Site(0): Pool("last")}, {Site(1): [noise(model)]}, logits=False)
+        assert 2 not in ran, "the edit at layer 1 is the last wanted place"
+        ran.clear()
+        model.run(batch, {Site(1): Pool("last")})
+        assert ran == list(range(model.n_layers)), "the meta-test: with logits every block runs"
+    finally:
+        [handle.remove() for handle in handles]
+
+
+def test_hooks_are_removed_even_after_an_exception(scene):
+    model, prompts = scene
+    batch = model.encode(prompts)
+    before = hooks_left(model)
+
+    def breaks(resid, where):
+        raise ArithmeticError("inside the edit")
+
+    with pytest.raises(ArithmeticError, match="inside the edit"):
+        model.run(batch, {Site(0): Pool("last")}, {Site(1): [breaks]})
+    with pytest.raises(ArithmeticError, match="inside the edit"):
+        model.generate(batch, edits={Site(1): [breaks]}, max_new_tokens=2)
+    with pytest.raises(ValueError, match="outside this model"):
+        model.run(batch, {Site(0): Pool("last"), Site(99): Pool("last")})
+    model.run(batch, {Site(0): Pool("last")}, logits=False)  # the early stop leaves by an exception too
+    assert hooks_left(model) == before
+
+
+def test_a_site_outside_the_model_is_refused(llama):
+    with pytest.raises(ValueError, match=r"site resid_post:3 is outside this model: expected layers 0\.\.2"):
+        llama.run(llama.encode([chat("a", "hi")]), {Site(3): Pool("all")})
+    with pytest.raises(ValueError, match=r"vision\.resid_post:0 is outside this model"):
+        llama.run(llama.encode([chat("a", "hi")]), {Site(0, tower="vision"): Pool("all")})
+
+
+def test_a_hook_that_never_fires_raises(llama):
+    block = llama.module.model.layers[1]
+    llama.module.model.layers[1] = torch.nn.Identity()  # the forward passes another module
+    llama.module.model.layers[1].forward = lambda hidden_states, **rest: hidden_states
+    try:
+        with pytest.raises(RuntimeError, match="the hooks at resid_post:1 never fired"):
+            llama.run(llama.encode([chat("a", "hi")]), {Site(1): Pool("last")})
+    finally:
+        llama.module.model.layers[1] = block
+
+
+def test_pitfall_19_training_mode_is_refused(llama):
+    batch = llama.encode([chat("a", "hi")])
+    llama.module.train()
+    try:
+        for act in (llama.run, llama.generate):
+            with pytest.raises(RuntimeError, match="training mode, where dropout changes every residual"):
+                act(batch)
+    finally:
+        llama.module.eval()
+
+
+def test_no_gradient_is_recorded(llama):
+    trace = llama.run(llama.encode([chat("a", "hi")]), {Site(0): everything})
+    assert not trace.logits.requires_grad and not trace.kept[Site(0)].requires_grad
+
+
+# Edits.
+
+
+def test_a_zero_edit_leaves_the_logits_bit_equal(scene):
+    model, prompts = scene
+    batch = model.encode(prompts)
+    plain = model.run(batch, dict.fromkeys(sites_of(model), everything))
+    nothing = identity(2, model.d_model)
+    at_zero = LowRankEdit(**{**vars(noise(model)), "shift": torch.zeros(1, 1)})
+    for edit in (nothing, at_zero):
+        edits = {site: [edit, edit] for site in sites_of(model)}
+        edited = model.run(batch, dict.fromkeys(sites_of(model), everything), edits)
+        assert torch.equal(edited.logits, plain.logits)
+        assert all(torch.equal(edited.kept[site], plain.kept[site]) for site in sites_of(model))
+    assert not torch.equal(model.run(batch, None, {Site(1): [noise(model)]}).logits, plain.logits), "the meta-test"
+
+
+def test_pitfall_20_an_edit_in_place_changes_nothing_that_was_kept(llama):
+    """The keep of block 0's output and the input of block 1 share their storage."""
+    batch = llama.encode([chat("a", "hi"), chat("b", "longer than that")])
+    keep = {Site(0): everything}
+
+    def in_place(resid, where):
+        return resid.add_(1.0 * torch.arange(resid.shape[-1]))
+
+    def out_of_place(resid, where):
+        return resid + 1.0 * torch.arange(resid.shape[-1])
+
+    plain = llama.run(batch, keep)
+    dirty = llama.run(batch, keep, {Site(1, "resid_pre"): [in_place]})
+    clean = llama.run(batch, keep, {Site(1, "resid_pre"): [out_of_place]})
+    assert torch.equal(dirty.kept[Site(0)], plain.kept[Site(0)])
+    assert torch.equal(dirty.logits, clean.logits) and not torch.equal(dirty.logits, plain.logits)
+    counts = [len(one) for one in batch.encoded]
+    assert [t.edited.tolist() for t in (dirty.tallies[Site(1, "resid_pre")][0],)] == [counts]
+
+
+@pytest.mark.parametrize(
+    ("returns", "came"),
+    [
+        (lambda r, w: r[:, :-1], "20, 32"),
+        (lambda r, w: r.double(), "float64"),
+        (lambda r, w: (r,), "tuple"),
+        (lambda r, w: None, "NoneType"),
+        (lambda r, w: r[..., :16], "16"),
+    ],
+    ids=["a position less", "dtype", "tuple", "None", "narrower"],
+)
+def test_an_edit_that_returns_something_else_is_caught(llama, returns, came):
+    batch, before = llama.encode([chat("a", "hi")]), hooks_left(llama)
+    with pytest.raises(TypeError, match=rf"the edit at resid_post:1 returned .*{came}.*: expected \(1, 21, 32\)"):
+        llama.run(batch, None, {Site(1): [returns]})
+    assert hooks_left(llama) == before
+
+
+def test_edit_first_keep_second(llama):
+    batch = llama.encode([chat("a", "hi")])
+    plain = llama.run(batch, {Site(1): everything}).kept[Site(1)]
+    edit = noise(llama)
+    edited = llama.run(batch, {Site(1): everything}, {Site(1): [edit]}).kept[Site(1)]
+    assert torch.allclose(edited, plain + edit.write[0, 0], atol=1e-6)
+    downstream = llama.run(batch, {Site(2, "resid_pre"): everything}, {Site(1): [edit]}).kept[Site(2, "resid_pre")]
+    assert torch.equal(downstream, edited), "the next block reads exactly the edited tensor"
+
+
+def test_pitfall_21_edits_at_one_site_act_in_list_order(llama):
+    batch = llama.encode([chat("a", "hi")])
+    add = noise(llama)
+    v = add.write / add.write.norm()
+    ablate = LowRankEdit(v, v, -torch.ones(1, 1), torch.zeros(1, 1), torch.ones(1), ("all",))
+    for order, expected in [([add, ablate], 0.0), ([ablate, add], 1.0)]:
+        kept = llama.run(batch, {Site(1): everything}, {Site(1): order}).kept[Site(1)]
+        # Residuals here are 30 long: float32 leaves 30 · 2^-24 and a little more of a projection.
+        assert (kept @ v[0, 0] - expected).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("scope", ["prompt", "last", "response", "answering", "image", "text", 3, "re:[aeiou]"])
+def test_the_tally_counts_what_was_edited(scene, scope):
+    """Counted twice by other means: from the mask on the CPU, and from the positions whose residual moved."""
+    model, prompts = scene
+    batch = model.encode(prompts)
+    expected = batch.tokens.mask(scope).sum(dim=1).tolist()
+    edits = {Site(1): [noise(model, scope=scope)]}
+    if not any(expected):
+        with pytest.raises(NothingEdited, match="the edits at resid_post:1 touched no position of any row"):
+            model.run(batch, None, edits)
+        assert model.run(batch, None, edits, must_edit=False).untouched() == list(range(len(batch)))
+        return
+    plain = model.run(batch, {Site(1): everything}).kept[Site(1)]
+    trace = model.run(batch, {Site(1): everything}, edits)
+    moved = (trace.kept[Site(1)] != plain).any(dim=-1)
+    assert trace.tallies[Site(1)][0].edited.tolist() == expected == moved.sum(dim=1).tolist()
+    assert trace.untouched() == [row for row, n in enumerate(expected) if n == 0]
+    assert torch.equal(moved, batch.tokens.mask(scope)), "pitfall 8: pads stay as they are"
+
+
+def test_plain_callables_are_counted_without_their_pads(llama, prompts):
+    batch = llama.encode(prompts)
+    trace = llama.run(batch, None, {Site(1): [lambda r, w: r + 1.0]})
+    assert trace.tallies[Site(1)][0].edited.tolist() == [len(one) for one in batch.encoded]
+    with pytest.raises(NothingEdited):
+        llama.run(batch, None, {Site(1): [lambda r, w: r]})
+    with pytest.raises(NothingEdited):
+        llama.run(batch, None, {Site(1): [lambda r, w: r.clone()]})
+
+
+def test_a_site_with_an_empty_list_of_edits_is_no_edit(llama):
+    batch = llama.encode([chat("a", "hi")])
+    assert torch.equal(llama.run(batch, None, {Site(1): []}).logits, llama.run(batch).logits)
+
+
+def test_pitfall_08_a_pool_leaves_pads_out(llama):
+    """A row's mean is the same whatever it is padded with."""
+    short, long = chat("a", "hi"), chat("b", "a very much longer question")
+    keep = {Site(2): Pool("all", "mean")}
+    alone = llama.run(llama.encode([short]), keep).kept[Site(2)][0]
+    padded = llama.run(llama.encode([short, long]), keep).kept[Site(2)][0]
+    assert (alone - padded).abs().max() < 1e-5 * alone.abs().max()
+
+
+def test_pool_refuses_an_unknown_reduction():
+    with pytest.raises(ValueError, match="pool 'max' is unknown: expected one of none, mean"):
+        Pool("all", "max")

@@ -1,0 +1,146 @@
+"""`workbench`: the command line. Each command calls one public function."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; what a user can mend ends in one line and exit code 1, a failed check in exit code 3."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        return parsed.command(parsed)
+    except (ValueError, FileNotFoundError, FileExistsError) as error:
+        print(f"workbench: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="workbench", description="Mechanistic interpretability with controls.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], says: str, example: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=says, description=says, epilog=f"example: {example}")
+        made.set_defaults(command=run)
+        return made
+
+    doctor = command("doctor", _doctor, "check a model before believing its numbers", "workbench doctor ./my-model")
+    doctor.add_argument("model", help="checkpoint folder or hub name")
+    doctor.add_argument("--adapter", help="LoRA folder")
+
+    capture = command(
+        "capture", _capture, "residuals of a prompt file into a store", "workbench capture ./m p.jsonl --to runs/s"
+    )
+    capture.add_argument("model")
+    capture.add_argument("prompts", type=Path)
+    capture.add_argument("--adapter")
+    capture.add_argument("--sites", default="resid_post")
+    capture.add_argument("--at", default="last")
+    capture.add_argument("--pool", default="none")
+    capture.add_argument("--variants", nargs="+", help="base, tuned")
+    capture.add_argument("--to", type=Path, required=True)
+
+    train = command("train", _train, "a LoRA adapter on a prompt file", "workbench train ./m rows.jsonl --to runs/lora")
+    train.add_argument("model")
+    train.add_argument("prompts", type=Path)
+    train.add_argument("--to", type=Path, required=True)
+    train.add_argument("--recipe", help="paper_a or paper_b")
+    train.add_argument("--rank", type=int)
+    train.add_argument("--steps", type=int)
+    train.add_argument("--learning-rate", type=float)
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--show-loss-tokens", action="store_true", help="print which tokens receive loss, and stop")
+
+    verify = command("verify", _verify, "every shard of a store against its hashes", "workbench verify runs/s")
+    verify.add_argument("store", type=Path)
+
+    info = command("info", _info, "what a store holds and where it comes from", "workbench info runs/s")
+    info.add_argument("store", type=Path)
+
+    report = command("report", _report, "the HTML page of a run folder", "workbench report runs/quickstart")
+    report.add_argument("run", type=Path)
+    report.add_argument("--to", type=Path)
+
+    organism = command("organism", _organism, "the offline organism's files", "workbench organism --seed 1")
+    organism.add_argument("--seed", default="0", help="0, 1, 2 or wide")
+    organism.add_argument("--domain", default="capital")
+    organism.add_argument("--to", type=Path)
+    organism.add_argument("--retrain", action="store_true", help="train the base anew into --to (two minutes)")
+    return parser
+
+
+def _doctor(a: argparse.Namespace) -> int:
+    import workbench as wb
+
+    checkup = wb.doctor(wb.load_model(a.model, adapter=a.adapter))
+    print(checkup)
+    return 0 if checkup.passed else 3
+
+
+def _capture(a: argparse.Namespace) -> int:
+    import workbench as wb
+
+    model = wb.load_model(a.model, adapter=a.adapter)
+    print(wb.capture(model, a.prompts, sites=a.sites, at=a.at, pool=a.pool, variants=a.variants, to=a.to))
+    return 0
+
+
+def _train(a: argparse.Namespace) -> int:
+    import workbench as wb
+
+    if a.show_loss_tokens:
+        from workbench.training import loss_report
+
+        print(loss_report(wb.read_prompts(a.prompts), wb.load_model(a.model).encoder))
+        return 0
+    named = {"rank": a.rank, "steps": a.steps, "learning_rate": a.learning_rate}
+    settings = {name: value for name, value in named.items() if value is not None}
+    print(wb.train_lora(a.model, a.prompts, to=a.to, recipe=a.recipe, seed=a.seed, progress=True, **settings))
+    return 0
+
+
+def _verify(a: argparse.Namespace) -> int:
+    import workbench as wb
+
+    broken = wb.ActivationStore.open(a.store).verify()
+    print("\n".join(broken) or f"{a.store}: every shard is what was committed")
+    return 3 if broken else 0
+
+
+def _info(a: argparse.Namespace) -> int:
+    import json
+
+    import workbench as wb
+
+    store = wb.ActivationStore.open(a.store)
+    print(store)
+    print(json.dumps({"spec": store.spec, "provenance": store.provenance}, indent=2))
+    return 0
+
+
+def _report(a: argparse.Namespace) -> int:
+    import workbench as wb
+
+    print(wb.report(a.run, to=a.to or a.run / "report.html"))
+    return 0
+
+
+def _organism(a: argparse.Namespace) -> int:
+    from workbench.organisms import organism, retrain
+
+    seed = a.seed if a.seed == "wide" else int(a.seed)
+    if a.retrain:
+        if a.to is None:
+            raise ValueError("--retrain writes a new base: expected --to FOLDER.")
+        print(retrain(seed, a.to))
+        return 0
+    world = organism(seed, domain=a.domain, to=a.to)
+    print(f"base {world.base}\ntuned {world.tuned}\nprompts {world.prompts}\nquestions {world.questions}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
