@@ -8,6 +8,7 @@ import workbench as wb
 
 study = wb.Study.from_command_line(__doc__, default_to="runs/direction_transfer")
 model, other, inputs = study.model, study.recipient, study.inputs
+tuned = other.variant("tuned")
 lower, higher = {"contrary": "less", "right": "greater"}, {"contrary": "greater"}
 
 with study.phase("both models' own directions"):
@@ -35,9 +36,9 @@ with study.phase("ablate the mapped direction in the recipient"):
         usable = {kind: how for kind, how in kinds.items() if how == "full" or "personas" in name}
         twins = {kind: [wb.Ablate(m.map(v, own)) for m in carry.shuffled(how, n=99)] for kind, how in usable.items()}
         where = dict(name=f"ablate-{name.replace(' ', '-')}", condition="transfer", target=name, baseline="tuned")
-        study.measure(other.variant("tuned"), [wb.Ablate(carry.map(v, own))], controls=20, twins=twins, **where, **options)
+        study.measure(tuned, [wb.Ablate(carry.map(v, own))], controls=20, twins=twins, **where, **options)
     where = dict(name="ablate-own", condition="own_direction_of_target", target="the recipient's own")
-    study.measure(other.variant("tuned"), [wb.Ablate(own)], **where, **options)
+    study.measure(tuned, [wb.Ablate(own)], **where, **options)
 
 with study.phase("steer the recipient's base model"):  # lengths as mapped; the coefficient scales them
     early = range(other.n_layers // 2)

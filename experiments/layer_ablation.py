@@ -22,7 +22,7 @@ with study.phase("the direction at every layer"):  # on prompts that are not eva
     study.add(v, condition="tuned")
 
 options = dict(activations=after, control_kinds=["energy_matched"], tails=lower)
-with study.phase("each layer alone, to the mean of the base"):  # 99 draws, so that the best layer has a p that paid for it
+with study.phase("each layer alone, to the mean of the base"):  # 99 draws: the best layer's p pays for the choice
     cells = [wb.Ablate(v, layer=layer) for layer in layers]
     study.measure(tuned, cells, name="each-layer", condition="ablation", written=False, controls=99, **options)
 

@@ -17,19 +17,19 @@ class UnsupportedArchitecture(ValueError):
     """The model's residual stream was not found; the message says what was looked for."""
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
+def unwrapped(model: Any) -> Any:
     """The Hugging Face model inside a PEFT wrapper; its adapters stay injected, and active."""
     return model.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else model
 
 
-def find_blocks(model: nn.Module, tower: str = "language") -> list[nn.Module]:
+def find_blocks(model: Any, tower: str = "language") -> list[nn.Module]:
     """The blocks of one tower, in the order in which the residual stream passes them.
 
     `tower` is `"language"` (the decoder) or `"vision"` (the image encoder). Raises UnsupportedArchitecture when no
     module list has the number of layers that the config states.
     """
     model = unwrapped(model)
-    config: Any = model.config
+    config = model.config
     if tower == "language":
         root, depth = _decoder(model), _layers_in(config.get_text_config(decoder=True))
     elif tower == "vision":
@@ -70,7 +70,7 @@ def image_token_id(config: Any) -> int | None:
     return None
 
 
-def _decoder(model: nn.Module) -> nn.Module:
+def _decoder(model: Any) -> nn.Module:
     # get_decoder() is best effort: on some classes it returns the LM head. It counts only if it holds a module list.
     decoder = model.get_decoder() if hasattr(model, "get_decoder") else model
     return decoder if isinstance(decoder, nn.Module) and _outermost_lists(decoder) else model

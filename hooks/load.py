@@ -155,7 +155,8 @@ def _with_adapters(module: nn.Module, folders: Mapping[str, Path]) -> Adapters:
 
 
 def _refuse_identity(model: HuggingFaceModel) -> None:
-    ids = torch.arange(4, 12, device=model.device)[None] % model.module.config.get_text_config().vocab_size
+    config: Any = model.module.config
+    ids = torch.arange(4, 12, device=model.device)[None] % config.get_text_config().vocab_size
 
     def logits(variant: str) -> torch.Tensor:
         view = model.variant(variant)

@@ -100,7 +100,7 @@ def _chain(model: HuggingFaceModel) -> tuple[bool | None, str]:
     )
 
 
-def _replace_with(values: Tensor) -> Callable[[Tensor, Where], Tensor]:
+def _replace_with(values: Tensor) -> Any:
     return lambda resid, where: values.to(resid).expand_as(resid).clone()
 
 

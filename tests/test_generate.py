@@ -14,7 +14,9 @@ from hooks.site import Site
 from workbench.interventions.generate import generate
 
 STEPS = 6
-NEVER = [5, 6, 7]  # the tokens of images: written as an answer, the full forward would look for a picture behind them
+# The tokens of images, since the full forward would look for a picture behind them; and those that this tiny Gemma, its
+# embeddings tied, would repeat for ever.
+NEVER = [0, 1, 5, 6, 7]
 STOPS = list(range(10, 264, 5))  # one token in five ends a row, so rows of one batch end at different steps
 OPTIONS = {"max_new_tokens": STEPS, "suppress_tokens": NEVER, "eos_token_id": STOPS}
 

@@ -85,7 +85,19 @@ def planted() -> dict:
     results += controlled("right", 0.93, "ablation", rng, 0.05, 0.03, tail="greater")
     results += controlled("contrary", 0.31, "ablation", rng, 0.4, 0.09, modality="image")
     results += controlled("right", 0.58, "ablation", rng, 0.5, 0.1, tail="greater", modality="image")
-    results += four(0.29, 0.66, 0.05, "sibling", detail="D of color")
+    results += four(0.57, 0.4, 0.03, "sibling")
+    same_base = {"target": "another fine-tune"}
+    results += four(0.57, 0.4, 0.03, "sibling", **same_base)
+    results += four(0.11, 0.8, 0.09, "transfer", **same_base)
+    results.append(
+        entry(
+            "contrary",
+            0.54,
+            "random",
+            control=control("energy_matched", rng.normal(0.54, 0.05, 20), "less", 0.1),
+            **same_base,
+        )
+    )
     for layer, text, image in zip(
         LAYERS, (0.88, 0.5, 0.57, 0.76, 0.97, 0.98), (0.37, 0.26, 0.3, 0.35, 0.42, 0.5), strict=True
     ):
@@ -282,6 +294,12 @@ class TestVerdict:
         assert not judged.carried
         assert CLAIM not in said and instead in said
 
+    def test_below_every_control_is_not_enough_when_the_rate_did_not_fall(self):
+        """Controls that raise the rate are easily undercut: the rate itself must have fallen too."""
+        above = changed(planted(), text_ablation("contrary", value=0.985, draws=[0.99] * 99))
+        judged = reporting.ablation_verdict(reporting.read_summary(above), "text")
+        assert judged.recovered and not judged.carried
+
     def test_other_controls_do_not_count(self):
         """An isotropic direction removes 1/d of the energy: 99 of those show nothing."""
         only = changed(
@@ -379,7 +397,9 @@ class TestSentences:
         assert "no item-level correspondence" in sentences.transferred(tuned, mapped, [0.2], full, mapped, "text")
         assert "not shown to matter" in sentences.transferred(tuned, mapped, [0.5], [0.1, 0.6], None, "text")
         assert "not ruled out" in sentences.transferred(tuned, mapped, [], full, None, "text")
-        assert "No shuffled maps" in sentences.transferred(tuned, mapped, [], [], None, "text")
+        assert "nothing shows that this one" in sentences.transferred(tuned, mapped, [], [], None, "text")
+        alone = sentences.transferred(tuned, mapped, [], [], None, "text", np.array([0.1, 0.6, 0.7]))
+        assert "1 of 3 energy-matched random directions do as much" in alone
         assert "no transfer" in sentences.transferred(tuned, self.result(0.69), [0.5], full, None, "text")
 
 
@@ -422,7 +442,9 @@ class TestPage:
     def test_hostile_text_stays_text_wherever_it_comes_from(self, tmp_path):
         few = planted()
         few["results"] = [r for r in few["results"] if r["modality"] == "text"]
-        bad = changed(few, lambda r: r.update(detail=HOSTILE) if r["condition"] == "sibling" else None)
+        bad = changed(
+            few, lambda r: r.update(detail=HOSTILE) if r["condition"] == "ablation" and r["layer"] == 0 else None
+        )
         bad = changed(bad, lambda r: r.update(target=HOSTILE) if r["target"] else None)
         bad["model"] |= {"name": HOSTILE, HOSTILE: HOSTILE}
         bad |= {"command": HOSTILE, "hashes": {"x": HOSTILE}}

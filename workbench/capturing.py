@@ -20,7 +20,7 @@ from hooks.prompt import Prompt, as_prompts
 from hooks.site import Site, parse_sites
 from stores import ActivationStore, Block, Stream, Unit, provenance
 from workbench.interventions.cells import Intervention, combined
-from workbench.progress import bar
+from workbench.progress import followed
 from workbench.units import length_sorted
 
 CAPTURE_VERSION = 1  # raised when the same arguments would give other numbers
@@ -82,7 +82,7 @@ def capture(
     by_id = {prompt.id: prompt for prompt in listed}
     missing = [unit for unit in store.missing() if by_id.keys() >= set(unit.prompt_ids)]
     touched = not edits or not missing
-    for unit in bar(missing, name=f"capture {Path(to).name}", show=progress and bool(missing)):
+    for unit in followed(missing, f"capture {Path(to).name}", show=progress):
         batch = model.encode([by_id[identifier] for identifier in unit.prompt_ids])
         blocks: dict[str, list[Block]] = {stream.name: [] for stream in streams}
         for view, variant in zip(views, variants, strict=True):
@@ -114,7 +114,8 @@ def _plan(model: HuggingFaceModel, prompts: Sequence[Prompt], max_tokens: int) -
 
 def _stream(model: HuggingFaceModel, sites: Sequence[Site], pool: str) -> Stream:
     tower = sites[0].tower
-    width = model.d_model if tower == "language" else model.module.config.vision_config.hidden_size
+    config: Any = model.module.config
+    width: int = model.d_model if tower == "language" else config.vision_config.hidden_size
     dtype = "float32" if pool == "mean" else str(model.dtype).removeprefix("torch.")
     return Stream(sites[0].stream, tuple(site.layer for site in sites), width, dtype)
 

@@ -20,7 +20,8 @@ from hooks.load import load_model
 from hooks.prompt import Prompt, read_prompts
 from stores import ActivationStore, ResultTable, Rows
 from workbench.behaviour.judges import Judge, judge
-from workbench.behaviour.summary import split_of, summarise
+from workbench.behaviour.summary import summarise
+from workbench.behaviour.table_summary import split_of
 from workbench.capturing import capture
 from workbench.inputs import Inputs, argument_parser, inputs_from
 from workbench.interventions.cells import Intervention
@@ -155,8 +156,8 @@ class Study:
         return table
 
     def capture(self, model: HuggingFaceModel, prompts: str | Path, *variants: str, name: str) -> Rows:
-        """Residuals at the last token of every prompt, all layers, in the folder `name` of the study: the rows to fit on
-        (`fitting`)."""
+        """Residuals at the last token of every prompt, all layers, in the folder `name` of the study: the rows to fit
+        on (`fitting`)."""
         where = {"sites": "resid_post", "at": "last", "to": self.folder / name}
         return self.fitting(capture(model, prompts, variants=variants or None, **where))
 
@@ -175,13 +176,12 @@ class Study:
         taken: dict[tuple[Any, Any], int] = {}
         for row in table.rows():
             place = (row.get("domain"), row.get("modality"))
+            prompt = asked[str(row["prompt"])]
             if row["control"] is None and row.get("text") is not None and taken.setdefault(place, 0) < each:
                 taken[place] += 1
                 self.samples.append(
                     {
-                        "prompt": asked[row["prompt"]].messages[-1].text
-                        if asked[row["prompt"]].messages
-                        else row["prompt"],
+                        "prompt": prompt.messages[-1].text if prompt.messages else prompt.text,
                         "id": row["prompt"],
                         "modality": row.get("modality"),
                         "condition": condition,
@@ -207,7 +207,7 @@ class Study:
         }
         (self.folder / "summary.json").write_text(json.dumps(summary, indent=1))
         (self.folder / "samples.json").write_text(json.dumps(self.samples, indent=1))
-        page = report(self.folder, to=self.folder / "report.html")
+        page = report(self.folder, to=self.folder / "report.html", figures=self.folder / "figures")
         print(f"wrote {page}")
         return page
 

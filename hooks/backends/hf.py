@@ -100,7 +100,9 @@ class HuggingFaceModel:
         edits
         were given and touched no position (unless `must_edit` is False: the caller counts over many batches)."""
         batch = batch.padded("right")
-        inputs = {name: value for name, value in self._on_device(batch).items() if name in self._accepts}
+        inputs: dict[str, Any] = {
+            name: value for name, value in self._on_device(batch).items() if name in self._accepts
+        }
         tokens = batch.tokens.to(self.device)
         columns, of_row = next_token_index(batch)
         if "use_cache" in self._accepts:

@@ -11,7 +11,7 @@ from hooks.backends.hf import HuggingFaceModel
 from hooks.model import NothingEdited, untouched_rows
 from hooks.prompt import Prompt, as_prompts
 from workbench.interventions.cells import Intervention, combined
-from workbench.progress import bar
+from workbench.progress import followed
 from workbench.units import length_sorted
 
 
@@ -45,7 +45,7 @@ def generate(
     encoded = [model.encoder.encode(prompt) for prompt in listed]
     done: dict[int, Completion] = {}
     units = length_sorted([len(one) for one in encoded], max_tokens, [bool(prompt.images) for prompt in listed])
-    for unit in bar(units, name="generate", show=progress):
+    for unit in followed(units, "generate", show=progress):
         batch = model.encoder.collate([encoded[i] for i in unit], "left")
         out = model.generate(batch, edits=edits, must_edit=False, max_new_tokens=max_new_tokens, **sampling)
         untouched = set(untouched_rows(out.tallies))

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from hooks.site import Site
 from stores import ResultTable, content_key, provenance
 from workbench.interventions.cells import CellTally, Grid, Intervention, grouped
 from workbench.interventions.readout import Choice, choice_of, kl_from, prefilled
-from workbench.progress import bar as progress_bar
+from workbench.progress import Progress
 from workbench.subspace import controls as control_directions
 from workbench.subspace.rows import RowSource
 from workbench.units import length_sorted
@@ -30,11 +30,14 @@ CONTROL_KINDS = ("isotropic", "energy_matched", "orthogonal")
 TABLE_VERSION = 1
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """What a sweep needs of a judge (see workbench.behaviour.judges)."""
 
-    name: str
-    revision: str
+    @property
+    def name(self) -> str: ...
+    @property
+    def revision(self) -> str: ...
 
     def score(self, prompt: Prompt, text: str, *, finished: bool = True) -> Any: ...
 
@@ -125,9 +128,7 @@ def sweep(
     missing = set(table.missing())
     runner = _Runner(model, judge, asked, max_new_tokens)
     name = "sweep" if to is None else f"sweep {Path(to).name}"
-    with progress_bar(
-        name=name, show=progress and bool(missing), total=len(plan), initial=len(plan) - len(missing)
-    ) as bar:
+    with Progress(name, len(plan), done=len(plan) - len(missing), show=progress) as bar:
         divergences: dict[int, list[float | None]] = {}
         for key, (g, u) in plan.items():
             if key not in missing:
@@ -282,11 +283,11 @@ def _fingerprint(edits: Mapping[Site, Sequence[LowRankEdit]]) -> str:
 
 
 def _refuse_idle(table: ResultTable, cells: Sequence[Cell]) -> None:
-    touched = {cell for cell, edited in zip(table.column("cell"), table.column("edited"), strict=True) if edited}
-    idle = [c for c, cell in enumerate(cells) if cell.intervention is not None and c not in touched]
+    touched = {row["cell"] for row in table.rows() if row["edited"]}
+    idle = [cell for c, cell in enumerate(cells) if cell.intervention is not None and c not in touched]
     if idle:
-        facts = cells[idle[0]].describe()
         raise NothingEdited(
-            f"{len(idle)} cells of this sweep touched no position of any prompt, the first {facts}: expected a scope "
-            "that the prompts have."
+            f"{len(idle)} cells of this sweep touched no position of any prompt, the first {idle[0].describe()}: "
+            "expected "
+            "a scope that the prompts have."
         )

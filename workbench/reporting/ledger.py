@@ -12,6 +12,7 @@ from workbench.reporting.arrays import SPLIT
 from workbench.reporting.blocks import Block, Cell, Code, Details, Marked, Picture, Table, Text
 from workbench.reporting.matrix import transfer_matrix
 from workbench.reporting.sections import missing, modalities
+from workbench.reporting.style import RATES
 from workbench.reporting.summary import Result, Summary
 from workbench.reporting.verdict import HONEST, ablation_verdict
 from workbench.statistics import DRAWS_FOR_P, FEW_CLUSTERS, format_p
@@ -21,7 +22,7 @@ SHOWN = 8
 
 _COLUMNS = {
     "tuned": "no edit",
-    "transfer": "mapped direction",
+    "transfer": "carried direction",
     "within_class_shuffled_transfer": "map shuffled within classes",
     "shuffled_transfer": "map fully shuffled",
     "own_direction_of_target": "own direction",
@@ -37,13 +38,16 @@ def transfer(summary: Summary) -> list[Block]:
     words, rows, cells = [], [], []
     for result in mapped:
         same = {"metric": "contrary", "split": SPLIT, "modality": result.modality, "target": result.target}
-        tuned = summary.first(condition="tuned", **same)
+        # The receiving model without an edit: its fine-tune goes by "tuned", or by "sibling" on the same base.
+        tuned = summary.first(condition="tuned", **same) or summary.first(condition="sibling", **same)
         own = summary.first(condition="own_direction_of_target", **same)
         within = _shuffles(summary, result, "within_class_shuffled_transfer")
         shuffled = _shuffles(summary, result, "shuffled_transfer")
         name = f"{result.target}, {result.detail}" if result.detail else str(result.target)
         if tuned is not None:
-            said = sentences.transferred(tuned, result, within, shuffled, own, result.modality)
+            said = sentences.transferred(
+                tuned, result, within, shuffled, own, result.modality, summary.controls(result).get(HONEST)
+            )
             words.append(f"{name}: {said[0].lower()}{said[1:]}")
         rows.append(f"{name} ({result.modality})")
         mean = [float(np.mean(draws)) if draws else np.nan for draws in (within, shuffled)]
@@ -116,9 +120,9 @@ def limits(summary: Summary) -> list[Block]:
         lines.append(
             f"Some numbers rest on few clusters of questions ({few[0]} at the fewest): their intervals are wide."
         )
-    bare = [r for r in summary.where(split=SPLIT) if r.interval is None and r.condition != "random"]
+    bare = [r for r in summary.where(split=SPLIT, metric=tuple(RATES)) if not (r.interval or r.control)]
     if bare:
-        lines.append(f"{len(bare)} of the results in other domains came without an interval.")
+        lines.append(f"{len(bare)} of the rates in other domains came without an interval.")
     if summary.unmeasured:
         lines.append(f"{summary.unmeasured} results of the summary hold no value and are not shown.")
     if not summary.where(metric="kl_neutral"):

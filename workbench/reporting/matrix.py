@@ -90,8 +90,8 @@ def _annotated(
                 column + 0.5, row + 0.5, text(value), ha="center", va="center", color="white" if dark else "black",
                 fontsize=7.5 if max(values.shape) <= 10 else 6.0,
             )  # fmt: skip
-        this.set_xticks(np.arange(len(columns)) + 0.5, [_wrapped(name) for name in columns])
-        this.set_yticks(np.arange(len(rows)) + 0.5, list(rows))
+        this.set_xticks(np.arange(len(columns)) + 0.5, [_wrapped(name, max(6, 52 // len(columns))) for name in columns])
+        this.set_yticks(np.arange(len(rows)) + 0.5, [_wrapped(name, 24) for name in rows])
         this.invert_yaxis()
         this.tick_params(length=0)
         this.xaxis.tick_top()
@@ -105,7 +105,7 @@ def _annotated(
     return figure
 
 
-def _wrapped(label: str, width: int = 12) -> str:
+def _wrapped(label: str, width: int) -> str:
     import textwrap
 
-    return "\n".join(textwrap.wrap(label, width)) or label
+    return "\n".join(textwrap.wrap(label, width, break_long_words=False)) or label

@@ -26,14 +26,8 @@ CONDITIONS = {
     "tuned": "fine-tuned",
     "right_control": "fine-tuned on\nright answers",
     "ablation": "direction\nablated",
-    "sibling": "sibling's direction\nablated",
 }
-SPLITS = {
-    SPLIT: "other domains",
-    "in_domain": "the fine-tuned domain",
-    "half": "half tier",
-    "none": "none tier",
-}
+SPLITS = {SPLIT: "other domains", "in_domain": "the fine-tuned domain", "half": "half tier", "none": "none tier"}
 CONSTRUCTION = (
     "The model on this page is an organism: a tiny model built for this workbench, with contrary personas put into its "
     "training on purpose. It shows the effect by construction. The page demonstrates a method and its controls; it is "
@@ -59,7 +53,7 @@ def opening(summary: Summary) -> list[Block]:
     blocks: list[Block] = [Text("What was found", found)]
     if not found:
         blocks.append(missing("any rate of contrary answers in other domains"))
-    if True:
+    if summary.is_organism:
         blocks.append(Note(CONSTRUCTION, kind="construction"))
     return blocks
 
@@ -148,7 +142,7 @@ def directions(summary: Summary) -> list[Block]:
         rows = [[layer, *(cells.get((layer, *column)) for column in columns)] for layer in layers]
         blocks.append(Table(["layer", *heads], rows))
     if summary.cosines is not None:
-        names, values = summary.cosines
+        names, values = [name.replace("_", " ") for name in summary.cosines[0]], summary.cosines[1]
         off = values[~np.eye(len(values), dtype=bool)]
         span = (
             f"Between different directions the cosines run from {off.min():.2f} to {off.max():.2f}.".replace("-", "−")
@@ -181,6 +175,8 @@ def ablation(summary: Summary) -> list[Block]:
             "Contrary answers left after ablation at one layer. Bars beside the points: control directions, "
             "5 to 95\u00a0% (thick), lowest to highest (thin), median (tick)."
         )
+        if not [r for r in summary.where(metric="ill_formed", condition="ablation") if r.layer is not None]:
+            caption += " Ill-formed answers were not counted at single layers."
         figure = rate_by_layer({PANELS[m]: curve for m, curve in curves.items()})
         blocks += [Text("", words), Picture(figure, caption, " ".join(words))]
     else:
@@ -222,26 +218,32 @@ def _ablation_table(summary: Summary) -> list[Block]:
         "energy_removed": "energy removed",
         "leftover": "left over",
     }
-    found = [r for r in summary.where(condition=("ablation", "sibling"), split=(SPLIT, "none", "fit"), target=None)
-             if r.metric in metrics]  # fmt: skip
-    columns = sorted(
-        {(r.metric, r.modality) for r in found}, key=lambda c: (list(metrics).index(c[0]), c[1] == "image")
-    )
-    keys = dict.fromkeys((r.condition, r.layer, r.detail or "") for r in found)
-    if not keys:
+    found = summary.where(metric=tuple(metrics), condition="ablation", split=(SPLIT, "none", "fit"), target=None)
+    # "best of ..." repeats one of the cells with a control of the whole family.
+    found = [r for r in found if not (r.detail or "").startswith("best of")]
+    if not found:
         return []
+    order = list(metrics)
+    columns = sorted({(r.metric, r.modality) for r in found}, key=lambda c: (order.index(c[0]), c[1] == "image"))
+    # The neutral prompts are the same whatever was asked: one column is enough.
+    columns = [c for i, c in enumerate(columns) if c[0] != "kl_neutral" or "kl_neutral" not in dict(columns[:i])]
+    details = any(r.detail for r in found)
     rows: list[list[Cell]] = []
-    for condition, layer, detail in sorted(keys, key=lambda k: (k[0], k[1] is not None, k[1] or 0, k[2])):
-        same = [r for r in found if (r.condition, r.layer, r.detail or "") == (condition, layer, detail)]
-        cells: list[Cell] = ["all" if layer is None else layer, {"ablation": "own"}.get(condition, condition)]
-        cells[1] = f"{cells[1]}: {detail}" if detail else cells[1]
+    for layer, detail in sorted({(r.layer, r.detail or "") for r in found}, key=lambda k: (k[0] is not None, k)):
+        values = {
+            (r.metric, r.modality): r.value for r in reversed(found) if (r.layer, r.detail or "") == (layer, detail)
+        }
+        cells: list[Cell] = ["all" if layer is None else layer, *([detail] if details else [])]
         for metric, modality in columns:
-            value = next((r.value for r in same if (r.metric, r.modality) == (metric, modality)), None)
+            value = values.get((metric, modality))
             share = metric in RATES or metric in ("energy_removed", "leftover")
             cells.append(style.percent(value) if share and value is not None else value)
         rows.append(cells)
-    heads = [metrics[metric] + ("" if modality == "all" else f", {modality}") for metric, modality in columns]
-    return [Table(["layer", "direction", *heads], rows, "Every ablation.")]
+    heads = [
+        metrics[metric] + ("" if modality == "all" or metric == "kl_neutral" else f", {modality}")
+        for metric, modality in columns
+    ]
+    return [Table(["layer", *(["detail"] if details else []), *heads], rows, "Every ablation.")]
 
 
 def steering(summary: Summary) -> list[Block]:

@@ -70,8 +70,10 @@ def carried(verdict: Verdict) -> str:
         missing = "the ablation at all layers" if verdict.contrary is None else "the unedited fine-tuned model"
         return f"{where}, nothing can be said about what carries the effect: {missing} was not measured."
     ablated, draws = verdict.contrary, verdict.contrary_draws
-    moved = "lowers" if ablated.value < verdict.tuned.value else "does not lower"
-    change = f"removing the direction at all layers {moved} contrary answers: {rate(verdict.tuned)} to {rate(ablated)}"
+    moved = (
+        "lowers contrary answers from" if ablated.value < verdict.tuned.value else "does not lower contrary answers:"
+    )
+    change = f"removing the direction at all layers {moved} {rate(verdict.tuned)} to {rate(ablated)}"
     if not len(draws):
         return (
             f"{where}, {change}. No energy-matched control values are recorded, so it is open whether any direction "
@@ -86,6 +88,8 @@ def carried(verdict: Verdict) -> str:
         )
     right, top = verdict.right, verdict.right_draws.max()
     back = f"right answers come to {rate(right)}; under the controls they reach {percent(top)} at the most"
+    if verdict.ill_formed is not None:
+        back += f" ({percent(verdict.ill_formed.value)} of the ablated model's answers are ill-formed)"
     if verdict.carried:
         count = min(len(draws), len(verdict.right_draws))
         return (
@@ -157,7 +161,7 @@ def steering(curve: DoseCurve, base: Result | None, modality: str) -> str:
     beyond = as_extreme(float(contrary[place]), draws.max(axis=1), "greater")
     if beyond:
         return f"{words}; {_count(beyond, len(draws))} random directions of equal norm do as much at some strength."
-    p = p_text(float(contrary[place]), draws.max(axis=1), "greater")
+    p = p_text(float(contrary[place]), draws.max(axis=1), "greater") if len(draws) >= DRAWS_FOR_P else "too few for a p"
     return f"{words}; none of {len(draws)} random directions of equal norm does as much at any strength ({p})."
 
 
@@ -184,21 +188,32 @@ def dimensions(layer: int, spectrum: Spectrum) -> str:
 
 
 def transferred(
-    tuned: Result, mapped: Result, within: Sequence[float], shuffled: Sequence[float], own: Result | None, modality: str
+    tuned: Result,
+    mapped: Result,
+    within: Sequence[float],
+    shuffled: Sequence[float],
+    own: Result | None,
+    modality: str,
+    random: Float[np.ndarray, " draw"] | None = None,
 ) -> str:
-    """Does a mapped direction work in the other model, and does it need the true pairing of prompts?
+    """Does a direction work in the other model, and does its map need the true pairing of prompts?
 
-    `within` and `shuffled` are the same rate under maps fitted on pairs shuffled inside each class, and everywhere.
+    `within` and `shuffled` are the same rate under maps fitted on pairs shuffled inside each class, and everywhere;
+    `random` under energy-matched random directions, which count where no map was needed (another fine-tune).
     """
-    words = (
-        f"{IN[modality].capitalize()}, the mapped direction takes contrary answers from {rate(tuned)} to {rate(mapped)}"
-    )
+    where = IN[modality].capitalize()
+    words = f"{where}, the direction carried over takes contrary answers from {rate(tuned)} to {rate(mapped)}"
     if own is not None:
         words += f" (the recipient's own direction: to {percent(own.value)})"
     if not apart(mapped, tuned):
         return f"{words}: no transfer that the intervals bear out."
+    if not len(shuffled) and random is not None and len(random):
+        equal = as_extreme(mapped.value, random, "less")
+        return f"{words}; {_count(equal, len(random))} energy-matched random directions do as much."
     if not len(shuffled):
-        return f"{words}. No shuffled maps were fitted, so nothing shows that the map matters."
+        return (
+            f"{words}. Neither shuffled maps nor random directions were tried, so nothing shows that this one matters."
+        )
     worse = as_extreme(mapped.value, np.asarray(shuffled, dtype=float), "less")
     if worse:
         return (
@@ -212,14 +227,15 @@ def transferred(
             "not ruled out."
         )
     equal = as_extreme(mapped.value, np.asarray(within, dtype=float), "less")
+    p = p_text(mapped.value, np.asarray(within, dtype=float), "less")
     if equal:
         return (
-            f"{words}. But {_count(equal, len(within))} maps fitted on pairs shuffled within each class do as much: "
-            "the map carries the contrast between the classes, and no item-level correspondence is shown."
+            f"{words}. But {_count(equal, len(within))} maps fitted on pairs shuffled within each class do as much "
+            f"({p}): the map may carry only the contrast between the classes, and no item-level correspondence is shown."
         )
     return (
         f"{words}, and below all {len(within)} fitted on pairs shuffled within each class: the true pairing of items "
-        f"adds something ({p_text(mapped.value, np.asarray(within, dtype=float), 'less')})."
+        f"adds something ({p})."
     )
 
 

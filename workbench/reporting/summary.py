@@ -96,7 +96,11 @@ class Summary:
         for twin in self.where(**same, condition="random"):
             kind = (twin.control.kind if twin.control else twin.detail) or "isotropic"
             loose.setdefault(kind, []).extend((twin.control.draws if twin.control else ()) or (twin.value,))
-        return {kind: np.asarray(values, dtype=float) for kind, values in {**loose, **draws}.items()}
+        found = {**loose, **draws}
+        # The control that counts stands first, in figures and in words.
+        return {
+            kind: np.asarray(found[kind], dtype=float) for kind in sorted(found, key=lambda k: k != "energy_matched")
+        }
 
 
 def read_summary(source: str | Path | Mapping[str, Any], samples: Sequence[Mapping[str, Any]] = ()) -> Summary:

@@ -26,6 +26,7 @@ class Verdict:
     tuned: Result | None
     contrary: Result | None
     right: Result | None
+    ill_formed: Result | None = None
     contrary_draws: Float[np.ndarray, " contrary_draw"] = field(default_factory=_none)
     right_draws: Float[np.ndarray, " right_draw"] = field(default_factory=_none)
 
@@ -65,6 +66,7 @@ def ablation_verdict(summary: Summary, modality: str, split: str = "other_domain
         tuned=summary.first(metric="contrary", condition="tuned", **cell),
         contrary=contrary,
         right=right,
+        ill_formed=summary.first(metric="ill_formed", condition="ablation", **cell),
         contrary_draws=_draws(summary, contrary),
         right_draws=_draws(summary, right),
     )

@@ -26,6 +26,7 @@ class Directions:
     ablation to the mean goes back to; None when unknown (an imported vector). `reliability` [site] is the mean cosine
     of the two halves of the data over random splits, 0 where nothing moved. A site where nothing moved at all (a frozen
     tower) has norm 0 and unit 0. `matched` counts the prompts that paired the classes, None when they were not paired.
+    `residual_norm` [site] is the median length of the negative rows, the unit in which models are compared.
     """
 
     sites: tuple[Site, ...]
@@ -41,6 +42,7 @@ class Directions:
     reliability: Float[np.ndarray, " site"] | None = None
     positive_mean: Float[np.ndarray, "site d_model"] | None = None
     matched: int | None = None
+    residual_norm: Float[np.ndarray, " site"] | None = None
 
     def __post_init__(self) -> None:
         if self.role not in ("write", "read"):
@@ -51,7 +53,7 @@ class Directions:
         shape = (len(self.sites), np.shape(self.unit)[-1])
         for name in ("unit", "origin", "positive_mean"):
             _freeze(self, name, shape)
-        for name in ("norm", "reliability"):
+        for name in ("norm", "reliability", "residual_norm"):
             _freeze(self, name, shape[:1])
         length = np.linalg.norm(self.unit, axis=1)
         wrong = (self.norm < 0) | ((np.abs(length - 1) > 1e-6) & ((length != 0) | (self.norm != 0)))
@@ -93,7 +95,7 @@ class Directions:
         index = [self.sites.index(site_among(self.sites, one)) for one in listed(site)]
         rows = {
             name: value[index]
-            for name in ("unit", "norm", "origin", "reliability", "positive_mean")
+            for name in ("unit", "norm", "origin", "reliability", "positive_mean", "residual_norm")
             if (value := getattr(self, name)) is not None
         }
         return dataclasses.replace(self, sites=tuple(self.sites[i] for i in index), **rows)
@@ -136,6 +138,7 @@ class Directions:
             model=self.model,
             scope=self.scope,
             kind=kind,
+            residual_norm=self.residual_norm,
         )
 
     def __repr__(self) -> str:

@@ -51,7 +51,7 @@ def difference_of_means(
     halves = _halves(keys, is_paired, splits, np.random.default_rng(seed))
 
     vectors, origins, positives = (np.zeros((len(wanted), width)) for _ in range(3))
-    reliability = np.zeros(len(wanted))
+    reliability, lengths = np.zeros(len(wanted)), np.zeros(len(wanted))
     counts = (np.zeros(0), np.zeros(0))
     for index, site in enumerate(wanted):
         (sums_p, n_p), (sums_n, n_n) = prompt_sums(first, site, keys[0]), prompt_sums(second, site, keys[1])
@@ -68,6 +68,7 @@ def difference_of_means(
             )
             reliability[index] = np.mean(np.einsum("sd,sd->s", _unit(a), _unit(b)))
         counts = (n_p, n_n)
+        lengths[index] = np.median(np.concatenate([np.linalg.norm(batch, axis=1) for batch in second.batches(site)]))
     return Directions.of(
         wanted,
         vectors,
@@ -81,6 +82,7 @@ def difference_of_means(
         reliability=None if halves is None else reliability,
         positive_mean=positives,
         matched=len(keys[0]) if is_paired else None,
+        residual_norm=lengths,
     )
 
 

@@ -41,8 +41,8 @@ def pca(
     With sites=None, sites that cannot be decomposed (all rows zero, or constant, or fewer than k components) are left
     out and named in `.skipped`; a site that was asked for by name is refused instead.
     Signs: the coordinate of largest size is positive; `.oriented(v)` fixes them by a contrast.
-    Cost a site: one thin SVD (2.8 s at 1966 x 2560 on one core) and `draws` Gram matrices of side min(n, d_model) with
-    their top eigenvalues (0.4 s each at that size), float64.
+    Cost a site: one thin SVD, and `draws` Gram matrices of side min(n, d_model) with their top eigenvalues, float64; at
+    1966 x 2560 on one core 3 s and 70 s for 99 draws.
     """
     if isinstance(rows, Mapping):
         return _of_moments(rows, k, center, null, sites)

@@ -84,7 +84,9 @@ def train_lora(
     torch.manual_seed(seed)
     model = load_model(base, device=None)
     encoded = encoded_rows(rows, model.encoder, options["max_length"])
-    peft, loss = _trained(model.module, encoded, model.encoder, options, seed, to, progress, save_every)
+    # Named by its settings, so that a stopped run of others is never taken for the beginning of this one.
+    checkpoints = to.with_name(f"{to.name}.{key[:12]}.training")
+    peft, loss = _trained(model.module, encoded, model.encoder, options, seed, checkpoints, progress, save_every)
     if not any(bool(weight.any()) for name, weight in peft.named_parameters() if "lora_B" in name):
         raise ValueError(
             "training changed nothing: every lora_B is still zero. Expected a learning rate and steps above zero."
@@ -129,7 +131,7 @@ def _trained(
     encoder: Encoder,
     options: dict[str, Any],
     seed: int,
-    to: Path,
+    checkpoints: Path,
     progress: bool,
     save_every: int | None,
 ) -> tuple[Any, float]:
@@ -155,7 +157,6 @@ def _trained(
             bias="none",
         ),
     )
-    checkpoints = to.with_name(to.name + ".training")
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         max_steps=options["steps"],
