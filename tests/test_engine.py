@@ -140,19 +140,15 @@ def test_pitfall_12_the_embedding_is_the_input_of_block_0(scene):
         assert not torch.allclose(kept[real], raw[real], atol=1e-3)
 
 
-def test_pitfall_32_recorders_left_by_transformers_see_the_edited_stream(llama):
-    batch = llama.encode([chat("a", "hi")])
+def test_pitfall_32_the_recorders_of_transformers_see_the_edited_stream(llama):
+    """They are installed by the first `output_hidden_states=True` and stay for good: edits must act before them."""
+    batch, edits = llama.encode([chat("a", "hi")]), {Site(0): [noise(llama)]}
     with torch.no_grad():
-        llama.module(**batch.inputs, output_hidden_states=True)
-    edit = noise(llama)
-    kept = llama.run(batch, {Site(0): everything}, {Site(0): [edit]}).kept[Site(0)]
-    states = {}
-    handle = llama.module.model.layers[1].register_forward_pre_hook(
-        lambda m, args, kwargs: states.update(seen=args[0] if args else kwargs["hidden_states"]), with_kwargs=True
-    )
-    llama.run(batch, None, {Site(0): [edit]})
-    handle.remove()
-    assert torch.equal(states["seen"], kept)
+        plain = llama.module(**batch.inputs, output_hidden_states=True).hidden_states[1]
+    kept = llama.run(batch, {Site(0): everything}, edits).kept[Site(0)]
+    with torch.no_grad(), llama._hooked(batch, None, edits, lambda: batch.tokens):
+        recorded = llama.module(**batch.inputs, use_cache=False, output_hidden_states=True).hidden_states[1]
+    assert torch.equal(recorded, kept) and not torch.equal(recorded, plain)
 
 
 def test_the_blocks_are_found_where_they_are(scene):

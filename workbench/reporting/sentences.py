@@ -231,7 +231,7 @@ def transferred(
     if equal:
         return (
             f"{words}. But {_count(equal, len(within))} maps fitted on pairs shuffled within each class do as much "
-            f"({p}): the map may carry only the contrast between the classes, and no item-level correspondence is shown."
+            f"({p}): the map may carry only the contrast between the classes; no item-level correspondence is shown."
         )
     return (
         f"{words}, and below all {len(within)} fitted on pairs shuffled within each class: the true pairing of items "
