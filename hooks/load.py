@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ def load_model(
             unwrapped(name_or_path_or_module),
             getattr(name_or_path_or_module.config, "_name_or_path", "") or "module",
         )
+        if dtype != "auto" or revision is not None:
+            raise ValueError("dtype and revision choose how a checkpoint is read: expected a module as it should be.")
         if tokenizer is None and processor is None:
             raise ValueError(
                 "a module alone cannot read prompts: expected load_model(module, tokenizer=...) (processor=... for "
@@ -134,6 +137,8 @@ def _with_adapters(module: nn.Module, folders: Mapping[str, Path]) -> Adapters:
                 f"{folder} is no adapter: expected adapter_config.json and adapter_model.safetensors in it."
             )
         if peft is None:
+            # peft asks the model for an attribute that transformers has renamed: nothing that a user could mend.
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
             peft = PeftModel.from_pretrained(module, str(folder), adapter_name=variant)  # type: ignore[arg-type]
         else:
             peft.load_adapter(str(folder), adapter_name=variant)

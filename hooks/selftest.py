@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hooks.backends.hf import HuggingFaceModel
 from hooks.edits import identity
-from hooks.encode import Batch
+from hooks.encode import Batch, Encoded
 from hooks.model import Where
 from hooks.pool import Pool
 from hooks.prompt import Message, Prompt
@@ -105,23 +105,30 @@ def _replace_with(values: Tensor) -> Any:
 
 
 def _whole_stream_patch(model: HuggingFaceModel) -> tuple[bool | None, str]:
-    first, second = _batch(model, _SHORT), _batch(model, _SHORT.replace("colour", "flower"))
-    if first.tokens.input_ids.shape != second.tokens.input_ids.shape:
-        first, second = (
-            model.encode([Prompt(n, text=text)]) for n, text in (("a", "one two three"), ("b", "six two three"))
-        )
-    if first.tokens.input_ids.shape != second.tokens.input_ids.shape:
-        return None, "no two prompts of equal length found"
+    first = _batch(model, _SHORT)
+    second = model.encoder.collate([_with_another_token(model, first.encoded[0])])
     sites = [Site(layer) for layer in range(model.n_layers)]
-    other = model.run(second, dict.fromkeys(sites, _everything))
+    plain, other = model.run(first), model.run(second, dict.fromkeys(sites, _everything))
+    assert plain.logits is not None and other.logits is not None
+    if torch.equal(plain.logits, other.logits):
+        return None, "two prompts that differ in a token have the same logits: nothing to see a patch by"
     worst = 0.0
     for site in sites:
         patched = model.run(first, edits={site: [_replace_with(other.kept[site])]}).logits
-        assert patched is not None and other.logits is not None
+        assert patched is not None
         worst = max(worst, _distance(patched, other.logits))
-    return worst <= TOLERANCE[
-        model.dtype
-    ], f"another prompt's residual gives its logits at every layer: worst {worst:.1e}"
+    detail = f"another prompt's residual gives its logits at every layer: worst {worst:.1e}"
+    return worst <= TOLERANCE[model.dtype], detail
+
+
+def _with_another_token(model: HuggingFaceModel, one: Encoded) -> Encoded:
+    """The prompt with another ordinary token where the user's text ends. Other words would not do: a small vocabulary
+    may know neither, and read both prompts alike."""
+    tokenizer, place = model.tokenizer, min(one.instruction_end, one.prompt_length) - 1
+    special = {*tokenizer.all_special_ids, model.encoder.image_token_id, int(one.input_ids[place])}
+    ids = one.input_ids.clone()
+    ids[place] = next(token for token in range(len(tokenizer)) if token not in special)
+    return replace(one, input_ids=ids)
 
 
 def _everything(resid: Tensor, where: Where) -> Tensor:
@@ -155,22 +162,26 @@ def _hooks_removed(model: HuggingFaceModel) -> tuple[bool | None, str]:
 
 
 def _generation(model: HuggingFaceModel) -> tuple[bool | None, str]:
-    batch = _batch(model, _SHORT)
-    torch.manual_seed(0)
-    push = torch.randn(model.d_model)
+    batch = _batch(model, _SHORT, _LONG)
+    push = torch.randn(model.d_model, generator=torch.Generator().manual_seed(0))
 
     def steer(resid: Tensor, where: Where) -> Tensor:
         mask = where.mask("answering")[..., None]
         return torch.where(mask, resid + 0.1 * resid.norm(dim=-1, keepdim=True) * (push / push.norm()).to(resid), resid)
 
-    site = Site(model.n_layers // 2)
-    cached = model.generate(batch, edits={site: [steer]}, max_new_tokens=4).token_ids[0]
-    written: list[int] = []
-    for _ in cached:
-        logits = model.run(model.encoder.collate([batch.encoded[0].extended(written)]), edits={site: [steer]}).logits
-        assert logits is not None
-        written.append(int(logits[0].argmax()))
-    return cached == written, "generate with the cache equals full forwards under the same edit"
+    edits = {Site(model.n_layers // 2): [steer]}
+    greedy = {"max_new_tokens": 4, "repetition_penalty": 1.0}  # some checkpoints ask for another
+    worst = 0.0
+    for one, written in zip(batch.encoded, model.generate(batch, edits=edits, **greedy).token_ids, strict=True):
+        for n, token in enumerate(written):
+            logits = model.run(model.encoder.collate([one.extended(written[:n])]), edits=edits).logits
+            assert logits is not None
+            # Not token by token: in half precision the two best logits are often equal.
+            worst = max(worst, float((logits.max() - logits[0, token]) / logits.float().abs().max()))
+    detail = (
+        f"a padded batch with the cache writes what full forwards would, under an edit: worst choice {worst:.1e} off"
+    )
+    return worst <= TOLERANCE[model.dtype], detail
 
 
 def _adapter(model: HuggingFaceModel) -> tuple[bool | None, str]:

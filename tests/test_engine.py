@@ -4,8 +4,10 @@ import pytest
 import torch
 from conftest import chat
 from own_hooks import blocks_of, everything, noise, own_hooks, sites_of
+from tiny_models import FAMILIES
 
 from hooks.blocks import UnsupportedArchitecture, find_blocks
+from hooks.load import load_model
 from hooks.pool import Pool
 from hooks.site import Site
 
@@ -159,3 +161,40 @@ def test_the_blocks_are_found_where_they_are(scene):
     else:
         with pytest.raises(UnsupportedArchitecture, match="has no vision tower"):
             find_blocks(model.module, "vision")
+
+
+def test_pitfall_13_the_list_with_the_most_parameters_wins_a_tie():
+    """Two module lists of the config's length (an encoder beside the decoder, norms beside the blocks)."""
+    from types import SimpleNamespace
+
+    from torch import nn
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norms = nn.ModuleList(nn.LayerNorm(4) for _ in range(2))
+            self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(2))
+            self.experts = nn.ModuleList(nn.Linear(40, 40) for _ in range(3))
+            self.config = SimpleNamespace(get_text_config=lambda decoder: SimpleNamespace(num_hidden_layers=2))
+
+    model = Model()
+    assert find_blocks(model) == list(model.layers)
+
+
+def test_pitfall_16_image_tokens_see_each_other_both_ways(gemma3, picture):
+    """Gemma3 needs the processor's token types for that; they are passed, and they do change the residuals."""
+    batch = gemma3.encode([chat("a", picture, "what?")])
+    seen = gemma3.run(batch, {Site(1): Pool("image")}).kept[Site(1)]
+    assert batch.inputs["token_type_ids"].sum() == 4
+    batch.inputs["token_type_ids"].zero_()
+    blind = gemma3.run(batch, {Site(1): Pool("image")}).kept[Site(1)]
+    assert not torch.allclose(seen, blind, atol=1e-4)
+
+
+def test_bfloat16_captures_equal_own_hooks_bit_for_bit():
+    module, tokenizer, processor = FAMILIES["gemma3"]()
+    model = load_model(module.to(torch.bfloat16), tokenizer, processor)
+    batch = model.encode([chat("a", "hi"), chat("b", "a longer question")])
+    truth, sites = own_hooks(model, batch), sites_of(model)
+    kept = model.run(batch, dict.fromkeys(sites, everything), logits=False).kept
+    assert all(kept[site].dtype == torch.bfloat16 and torch.equal(kept[site], truth[site]) for site in sites)

@@ -258,3 +258,28 @@ def test_pitfall_08_a_pool_leaves_pads_out(llama):
 def test_pool_refuses_an_unknown_reduction():
     with pytest.raises(ValueError, match="pool 'max' is unknown: expected one of none, mean"):
         Pool("all", "max")
+
+
+def test_pitfall_03_ablation_at_every_block_output_leaves_nothing(scene):
+    """Gemma's norms behind attention and MLP turn weights back into the direction: acting on the stream itself, at the
+    embedding and every block's output, nothing is left anywhere (float32 floor: 1e-6 of the residual's length)."""
+    model, prompts = scene
+    v = noise(model).write
+    gone = LowRankEdit(v, v, -torch.ones(1, 1), torch.zeros(1, 1), torch.ones(1), ("all",))
+    batch, places = model.encode(prompts), [Site(0, "resid_pre"), *(Site(layer) for layer in range(model.n_layers))]
+    kept = model.run(batch, dict.fromkeys(sites_of(model), everything), {site: [gone] for site in places}).kept
+    real = batch.tokens.position >= 0
+    for site in sites_of(model):
+        stream = kept[site][real]
+        assert ((stream @ v[0, 0]).abs() / stream.norm(dim=-1)).max() < 1e-6, site
+    plain = model.run(batch, {Site(1): everything}).kept[Site(1)][real]
+    assert ((plain @ v[0, 0]).abs() / plain.norm(dim=-1)).max() > 1e-2, "the meta-test"
+
+
+def test_pitfall_04_no_weight_is_touched_by_edits(gemma3):
+    """Gemma's embedding is its LM head too: edits act on the stream, so the read-out stays what it was."""
+    before = {name: weight.clone() for name, weight in gemma3.module.named_parameters()}
+    batch = gemma3.encode([chat("a", "hi")])
+    gemma3.run(batch, None, {site: [noise(gemma3)] for site in sites_of(gemma3)})
+    gemma3.generate(batch, edits={Site(0, "resid_pre"): [noise(gemma3)]}, max_new_tokens=2)
+    assert all(torch.equal(weight, before[name]) for name, weight in gemma3.module.named_parameters())

@@ -180,6 +180,8 @@ def test_a_missing_folder_and_an_unknown_backend_are_refused(tmp_path):
         load_model(tiny_llama()[0], byte_tokenizer(), backend="jax")
     with pytest.raises(ValueError, match=r"expected load_model\(module, tokenizer=...\)"):
         load_model(tiny_llama()[0])
+    with pytest.raises(ValueError, match="expected a module as it should be"):
+        load_model(tiny_llama()[0], byte_tokenizer(), dtype="bfloat16")
 
 
 def test_identity_follows_weights_adapter_and_tokenizer(home, tuned, llama):

@@ -38,14 +38,7 @@ ONLY_IN = {
     "pandas": "stores/results.py",
     "ray": "workbench/parallel.py",
 }
-WITHOUT_TORCH = (
-    "stores",
-    "hooks.site",
-    "hooks.prompt",
-    "workbench.statistics",
-    "workbench.subspace",
-    "workbench.reporting",
-)
+WITHOUT_TORCH = ("stores", "hooks.site", "hooks.prompt", "workbench.statistics", "workbench.subspace")
 
 
 def imported(tree: ast.AST) -> list[str]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hooks.backends.hf import HuggingFaceModel
+from hooks.edits import LowRankEdit
 from hooks.encode import Batch
 from hooks.model import Keep, NothingEdited
 from hooks.pool import Pool
@@ -23,6 +24,7 @@ from workbench.interventions.cells import Intervention, combined
 from workbench.progress import followed
 from workbench.units import length_sorted
 
+LinearEdits = Mapping[Site, Sequence[LowRankEdit]]
 CAPTURE_VERSION = 1  # raised when the same arguments would give other numbers
 
 
@@ -45,15 +47,20 @@ def capture(
     Inside a vision tower only the scopes `image` and `all` have meaning: `at={"language": "last", "vision": "image"}`.
     `pool="mean"` averages the scope in float32. A run that was stopped goes on from its last unit (of at most
     `max_tokens` padded tokens); prompts that are new to the store are added. Raises StoreMismatch when `to` holds
-    something else.
+    something else, NothingEdited, before anything is stored, when the interventions could change no captured row.
     """
     listed = as_prompts(prompts)
     wanted = parse_sites(sites, n_layers=model.depths)
     scopes = {tower: _scope_of(at, tower) for tower in {site.tower for site in wanted}}
+    if "vision" in scopes and not any(prompt.images for prompt in listed):
+        raise ValueError(
+            "vision sites are asked for, but no prompt has an image: leave them out, or give such prompts."
+        )
     variants = tuple(variants or (model.active or "base",))
     views = [model.variant(variant) for variant in variants]
     pools: dict[Site, Keep] = {site: Pool(scopes[site.tower], pool) for site in wanted}
     edits = combined(model, interventions)
+    lengths = _lengths(model, listed, wanted, edits)
     streams = [
         _stream(model, [site for site in wanted if site.stream == name], pool)
         for name in dict.fromkeys(site.stream for site in wanted)
@@ -75,39 +82,68 @@ def capture(
         to,
         streams=streams,
         prompts=[prompt.record() for prompt in listed],
-        plan=_plan(model, listed, max_tokens),
+        plan=_plan(listed, lengths, max_tokens),
         spec=spec,
         provenance=provenance.collect(model=model.identity),
     )
     by_id = {prompt.id: prompt for prompt in listed}
-    missing = [unit for unit in store.missing() if by_id.keys() >= set(unit.prompt_ids)]
-    touched = not edits or not missing
+    missing = [unit for unit in store.missing() if not by_id.keys().isdisjoint(unit.prompt_ids)]
+    if others := {identifier for unit in missing for identifier in unit.prompt_ids} - by_id.keys():
+        raise ValueError(
+            f"{to} was begun with more prompts, and its unfinished units hold {len(others)} that did not come (first: "
+            f"{min(others)!r}): give them all, or another folder."
+        )
     for unit in followed(missing, f"capture {Path(to).name}", show=progress):
         batch = model.encode([by_id[identifier] for identifier in unit.prompt_ids])
+        # Text alone does not pass the vision tower: such a unit has no rows there.
+        seen = {site: keep for site, keep in pools.items() if site.tower == "language" or batch.image_rows}
         blocks: dict[str, list[Block]] = {stream.name: [] for stream in streams}
         for view, variant in zip(views, variants, strict=True):
-            trace = view.run(batch, pools, edits, logits=False, must_edit=False)
-            touched = touched or len(trace.untouched()) < len(batch)
+            kept = view.run(batch, seen, edits, logits=False, must_edit=False).kept if seen else {}
             for stream in streams:
-                blocks[stream.name].append(_block(stream, trace.kept, pools, batch, variant))
+                blocks[stream.name].append(_block(stream, kept, pools, batch, variant))
         store.commit(unit, {name: _joined(parts) for name, parts in blocks.items()})
-    if not touched:
-        raise NothingEdited(
-            "the interventions of this capture touched no position of any prompt: expected a scope that they have."
-        )
     return store
 
 
 def _scope_of(at: Scope | Mapping[str, Scope], tower: str) -> Scope:
-    if isinstance(at, Mapping):
-        if tower not in at:
-            raise ValueError(f"at={dict(at)} gives no scope for the {tower} tower, whose sites are asked for.")
-        return checked_scope(at[tower])
-    return checked_scope(at)
+    if isinstance(at, Mapping) and tower not in at:
+        raise ValueError(f"at={dict(at)} gives no scope for the {tower} tower, whose sites are asked for.")
+    scope = checked_scope(at[tower] if isinstance(at, Mapping) else at)
+    if tower == "vision" and scope not in ("image", "all"):
+        raise ValueError(
+            f"scope {scope_name(scope)!r} has no meaning inside the vision tower: expected 'image' or 'all', as in "
+            "at={'language': 'last', 'vision': 'image'}."
+        )
+    return scope
 
 
-def _plan(model: HuggingFaceModel, prompts: Sequence[Prompt], max_tokens: int) -> list[Unit]:
-    lengths = [len(model.encoder.encode(prompt)) for prompt in prompts]
+def _lengths(
+    model: HuggingFaceModel, prompts: Sequence[Prompt], wanted: Sequence[Site], edits: LinearEdits
+) -> list[int]:
+    """Tokens of every prompt. Refuses interventions that cannot show: behind every captured site, or in the scope of no
+    prompt."""
+    lengths, scopes = [], {scope for listed in edits.values() for edit in listed for scope in edit.scopes}
+    shown = any(_depth(site) <= _depth(seen) for site in edits for seen in wanted if seen.tower == "language")
+    touched = False
+    for prompt in prompts:
+        one = model.encoder.encode(prompt)
+        lengths.append(len(one))
+        touched = touched or any(bool(model.encoder.collate([one]).tokens.mask(scope).any()) for scope in scopes)
+    if edits and not (shown and touched):
+        why = "touched no position of any prompt" if shown else "act behind every captured site"
+        raise NothingEdited(
+            f"the interventions of this capture {why}: expected a scope that the prompts have, and sites at or behind "
+            "the first edit."
+        )
+    return lengths
+
+
+def _depth(site: Site) -> tuple[int, bool]:
+    return site.layer, site.point == "resid_post"
+
+
+def _plan(prompts: Sequence[Prompt], lengths: Sequence[int], max_tokens: int) -> list[Unit]:
     units = length_sorted(lengths, max_tokens, [bool(prompt.images) for prompt in prompts])
     return [Unit.of([prompts[i].id for i in unit]) for unit in units]
 
@@ -123,6 +159,9 @@ def _stream(model: HuggingFaceModel, sites: Sequence[Site], pool: str) -> Stream
 def _block(stream: Stream, kept: Mapping[Site, Tensor], pools: Mapping[Site, Any], batch: Batch, variant: str) -> Block:
     """One variant's rows of one unit: [layer, row, d_model] and, for every row, its prompt, position and token."""
     sites = [Site.parse(name) for name in stream.sites]
+    if sites[0] not in kept:
+        empty = np.zeros((len(sites), 0, stream.d_model), np.uint16 if stream.dtype == "bfloat16" else stream.dtype)
+        return Block(empty, [], [], np.zeros(0, np.int64), np.zeros(0, np.int64))
     values = torch.stack([kept[site] for site in sites])
     tokens, owner = _rows_of(sites[0], batch, values)
     row, position, token = pools[sites[0]].index(tokens)

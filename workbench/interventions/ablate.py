@@ -99,7 +99,8 @@ class KeepOnly:
             if (found := basis_at(self.subspace, site, self.source)) is None:
                 continue
             basis, origin = found
-            mean = self.subspace.mean[self.subspace.sites.index(site)] if origin is None else origin
+            chosen = site if self.source is None else Site(self.source)
+            mean = self.subspace.mean[self.subspace.sites.index(chosen)] if origin is None else origin
             rest = mean - basis.T @ (basis @ mean)
             k = len(basis)
             gain = torch.cat([torch.ones(1, k), torch.zeros(1, 1)], dim=1)

@@ -24,6 +24,8 @@ def sites_of(layer: Layers, n_layers: int, name: str) -> list[Site]:
             raise ValueError(f"{name}(layer={layer!r}) is unknown: expected a layer, a list of layers, or 'all'.")
         return [Site(0, "resid_pre"), *(Site(each) for each in range(n_layers))]
     layers = [layer] if isinstance(layer, int | np.integer) else list(layer)
+    if not layers:
+        raise ValueError(f"{name}(layer=[]) names no layer: expected at least one.")
     for each in layers:
         if not 0 <= each < n_layers:
             raise ValueError(

@@ -108,6 +108,10 @@ class Clamp:
                     remaining=value,
                 )
             ]
+        if not out:
+            raise ValueError(
+                f"Clamp(layer={self.layer}) has no coordinate to set: the direction has norm 0 at every site it names."
+            )
         return out
 
     def describe(self) -> dict[str, Any]:

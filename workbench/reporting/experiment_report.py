@@ -10,6 +10,9 @@ from workbench.reporting import ledger, sections
 from workbench.reporting.blocks import Block, Details, Picture, Text
 from workbench.reporting.page import write_page
 from workbench.reporting.summary import Summary, read_summary
+from workbench.reporting.table_report import summary_of_table
+
+TABLE_FILE = "store.json"  # what tells the folder of a table from that of a whole study
 
 
 def report(
@@ -19,14 +22,16 @@ def report(
     samples: Sequence[Mapping[str, Any]] = (),
     figures: str | Path | None = None,
 ) -> Path:
-    """Writes the report of a run folder, a `summary.json`, or the same data as a dict; returns the page's path.
+    """Writes the report of a run folder, the folder of one sweep, a `summary.json`, or the same data as a dict; returns
+    the page's path.
 
     `to`: the page; left out, `report.html` in the run's folder (in the current folder for a dict). `figures`: a folder
     that also gets every figure as PNG. Sections that the summary lacks are one line that says so. The sentences are
     made from the numbers (`sentences.py`); the claim that a direction carries the effect is decided in `verdict.py`.
     Raises what `read_summary` and `write_page` raise.
     """
-    summary = read_summary(run, samples)
+    of_table = isinstance(run, str | Path) and (Path(run) / TABLE_FILE).is_file()
+    summary = read_summary(summary_of_table(Path(run)) if of_table else run, samples)
     if to is None:
         folder = Path() if isinstance(run, Mapping) else Path(run) if Path(run).is_dir() else Path(run).parent
         to = folder / "report.html"

@@ -176,6 +176,7 @@ def _trained(
         logging_strategy="no",
         disable_tqdm=not progress,
         remove_unused_columns=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
     )
     trainer = Trainer(model=peft, args=arguments, train_dataset=encoded, data_collator=collate)  # type: ignore[arg-type]
     trainer.remove_callback(PrinterCallback)  # it prints raw dicts where no progress bar is wanted

@@ -1,0 +1,38 @@
+"""A sweep's table as a summary, so that `wb.report` also reads the folder of one sweep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from stores import ResultTable
+from workbench.behaviour.table_summary import table_entries
+
+# What a sweep's intervention is called in a summary; the others keep their own name.
+CONDITIONS = {"ablate": "ablation", "steer": "steer", "none": "tuned"}
+TAILS = {"ablation": {"contrary": "less", "right": "greater"}, "steer": {"contrary": "greater"}}
+
+
+def summary_of_table(folder: Path) -> dict[str, Any]:
+    """The summary of one sweep, its provenance included. The unedited model is condition `base` where the sweep ran on
+    the base model, else `tuned`."""
+    table = ResultTable.open(folder)
+    spec, found = table.spec, sorted({str(name) for name in table.column("intervention")} - {"none"})
+    start = "base" if spec.get("variant") == "base" else "tuned"
+    entries = []
+    for name in found:
+        condition = CONDITIONS.get(name, name)
+        rows = table.rows(intervention=[name, "none"])
+        baseline = start if name == found[0] else None
+        entries += table_entries(rows, condition=condition, baseline=baseline, tails=TAILS.get(condition))
+    judge = spec.get("judge") or ["none", ""]
+    return {
+        "schema": 1,
+        "seed": spec.get("seed"),
+        "model": {"name": spec["model"]["model"], "kind": "organism" if judge[0] == "rule:organism" else "checkpoint"},
+        "hashes": {"model": spec["model"], "prompts": spec["prompts"]},
+        "judge": judge,
+        "seconds": {},
+        "command": " ".join(table.provenance.get("command", [])),
+        "results": entries,
+    }
