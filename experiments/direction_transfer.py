@@ -17,7 +17,7 @@ with study.phase("both models' own directions"):
         rows = study.capture(each, inputs.prompts, "base", "tuned", name=f"shift-{name}")
         directions[name] = wb.difference_of_means(rows.where(variant="tuned"), rows.where(variant="base"))
         study.add(directions[name], condition="tuned", target=name)
-    v, own, moved = directions["source"], directions["recipient"], rows.where(variant="tuned")
+    v, own = directions["source"], directions["recipient"]
 
 with study.phase("maps between the base models"):
     maps = {}
@@ -31,7 +31,8 @@ with study.phase("maps between the base models"):
 
 with study.phase("ablate the mapped direction in the recipient"):
     kinds = {"shuffled_transfer": "full", "within_class_shuffled_transfer": "within_class"}
-    options = dict(activations=moved, control_kinds=["energy_matched"], tails=lower)
+    held = study.capture(tuned, inputs.prompts, name="held", at="all")  # what the energy-matched controls combine
+    options = dict(activations=held, control_kinds=["energy_matched"], tails=lower)
     for name, carry in maps.items():
         usable = {kind: how for kind, how in kinds.items() if how == "full" or "personas" in name}
         twins = {kind: [wb.Ablate(m.map(v, own)) for m in carry.shuffled(how, n=99)] for kind, how in usable.items()}

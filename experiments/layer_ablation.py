@@ -17,11 +17,11 @@ with study.phase("behaviour before and after fine-tuning"):
 
 with study.phase("the direction at every layer"):  # on prompts that are not evaluated, outside the fine-tuned domain
     rows = study.capture(model, study.inputs.prompts, "base", "tuned", name="shift")
-    before, after = rows.where(variant="base"), rows.where(variant="tuned")
-    v = wb.difference_of_means(after, before)
+    v = wb.difference_of_means(rows.where(variant="tuned"), rows.where(variant="base"))
     study.add(v, condition="tuned")
 
-options = dict(activations=after, control_kinds=["energy_matched"], tails=lower)
+held = study.capture(tuned, study.inputs.prompts, name="held", at="all")  # what the energy-matched controls combine
+options = dict(activations=held, control_kinds=["energy_matched"], tails=lower)
 with study.phase("each layer alone, to the mean of the base"):  # 99 draws: the best layer's p pays for the choice
     cells = [wb.Ablate(v, layer=layer) for layer in layers]
     study.measure(tuned, cells, name="each-layer", condition="ablation", written=False, controls=99, **options)

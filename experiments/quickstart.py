@@ -19,7 +19,7 @@ with study.phase("behaviour of every model"):  # written answers, judged by rule
 
 with study.phase("directions and spectrum"):  # the shift of every fine-tune on the same prompts, outside its domain
     rows = study.capture(model, inputs.prompts, *model.variants, name="shift")
-    before, after = rows.where(variant="base"), rows.where(variant="tuned")
+    before = rows.where(variant="base")
     shifts = {name: wb.difference_of_means(rows.where(variant=name), before) for name in model.variants[1:]}
     v = shifts["tuned"]
     study.add(v, condition="tuned")
@@ -30,7 +30,8 @@ with study.phase("directions and spectrum"):  # the shift of every fine-tune on 
 
 with study.phase("ablate one layer at a time"):  # read at the token that decides the answer
     cells = [wb.Ablate(v, layer=layer) for layer in range(model.n_layers)]
-    options = dict(condition="ablation", tails=lower, activations=after)
+    held = study.capture(tuned, inputs.prompts, name="held", at="all")  # what the energy-matched controls combine
+    options = dict(condition="ablation", tails=lower, activations=held)
     study.measure(tuned, cells, name="ablate-layer", written=False, controls=20, **options)
 
 with study.phase("ablate at all layers"):  # the claim: written answers, against 99 random directions of each kind
@@ -43,8 +44,9 @@ with study.phase("steer the base model"):
 if "sibling" in model.variants:
     with study.phase("the same direction in another fine-tune of the base"):
         options = dict(questions=study.outside("tuned", "sibling"), target="another fine-tune of the same base")
-        options |= dict(activations=rows.where(variant="sibling"), control_kinds=["energy_matched"], tails=lower)
         sibling, own = model.variant("sibling"), wb.Ablate(shifts["sibling"])
+        held = study.capture(sibling, inputs.prompts, name="sibling-held", at="all")
+        options |= dict(activations=held, control_kinds=["energy_matched"], tails=lower)
         where = dict(name="sibling-transfer", condition="transfer", baseline="sibling")
         study.measure(sibling, [wb.Ablate(v)], controls=20, **where, **options)
         study.measure(sibling, [own], name="sibling-own", condition="own_direction_of_target", **options)
@@ -60,7 +62,8 @@ if study.other is not None:
         study.add(carry, condition="transfer", along=v, target="another model")
         kinds = {"shuffled_transfer": "full", "within_class_shuffled_transfer": "within_class"}
         twins = {name: [wb.Ablate(m.map(v, own)) for m in carry.shuffled(kind, n=99)] for name, kind in kinds.items()}
-        options = dict(activations=theirs.where(variant="tuned"), control_kinds=["energy_matched"], tails=lower)
+        held = study.capture(other.variant("tuned"), inputs.prompts, name="other-held", at="all")
+        options = dict(activations=held, control_kinds=["energy_matched"], tails=lower)
         where = dict(name="other-transfer", condition="transfer", baseline="tuned", target="another model")
         study.measure(other, [wb.Ablate(carry.map(v, own))], controls=20, twins=twins, **where, **options)
         where = dict(name="other-own", condition="own_direction_of_target", target="another model")

@@ -95,14 +95,15 @@ class LowRankEdit:
         if self.centre is None:
             where.tally.add(mask.sum(dim=1))
             return
-        before, after, on = resid.float(), edited.float(), mask.float()
+        # Position 0 counts as edited but not for energy: in many models its norm drowns all others.
+        before, after, on = resid.float(), edited.float(), (mask & (where.tokens.position > 0)).float()
         removed = ((after - before).square().sum(-1) * on).sum(1)
         energy = ((before - self.centre.to(before)[cell][:, None]).square().sum(-1) * on).sum(1)
         leftover = None
         if self.remaining is not None:
             component = einsum(after, self.read.to(after)[cell], "row pos d, row k d -> row pos k")
             off = (component - self.remaining.to(after)[cell][:, None]).norm(dim=-1)
-            leftover = (off / after.norm(dim=-1).clamp_min(torch.finfo(after.dtype).tiny) * on).amax(dim=1)
+            leftover = (off / after.norm(dim=-1).clamp_min(torch.finfo(after.dtype).tiny) * mask).amax(dim=1)
         where.tally.add(mask.sum(dim=1), removed, energy, leftover)
 
     def for_rows(self, row_cell: Sequence[int] | Int[Tensor, " row"]) -> LowRankEdit:

@@ -54,6 +54,19 @@ def chat(identifier: str, *parts: str | Path, response: str | None = None, **mor
     return Prompt(identifier, (Message("user", parts),), response=response, **more)
 
 
+def stop_after(monkeypatch, cls, commits):
+    """Makes the commit after so many raise, as a kill would; returns what puts it back."""
+    whole, count = cls.commit, iter(range(100))
+
+    def commit(self, *arguments, **named):
+        if next(count) >= commits:
+            raise KeyboardInterrupt
+        return whole(self, *arguments, **named)
+
+    monkeypatch.setattr(cls, "commit", commit)
+    return lambda: monkeypatch.setattr(cls, "commit", whole)
+
+
 @pytest.fixture(scope="session")
 def prompts() -> list[Prompt]:
     """Four prompts of different lengths, the second with a response."""
@@ -79,3 +92,40 @@ def scene(request, prompts, picture):
         chat("c", "no picture"),
         chat("d", "see", picture, response="a cat", prefill="I "),
     ]
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory) -> Path:
+    """One folder for all the workers of a run, so that what takes seconds to train is trained once."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def world(shared_folder):
+    """The organism of seed 0, in a folder of this test run."""
+    from workbench.organisms import organism
+
+    return organism(to=shared_folder / "organism")
+
+
+@pytest.fixture(scope="session")
+def tuned_world(world):
+    """Its base with the contrary adapter, as `load_model` gives it."""
+    return load_model(world.base, adapter=world.tuned)
+
+
+@pytest.fixture(scope="session")
+def own_checkpoint(tmp_path_factory) -> tuple[Path, Path]:
+    """A user's own model: the folders of a tiny llama, and of a LoRA adapter trained on five rows."""
+    from workbench.training import train_lora
+
+    folder = tmp_path_factory.mktemp("checkpoint")
+    module, tokenizer, _ = FAMILIES["llama"]()
+    for part in (module, tokenizer):
+        part.save_pretrained(folder / "base")
+    rows = [chat(f"row{n}", f"question {n}", response=answer) for n, answer in enumerate(["no", "no", "nay", "no"])]
+    settings = dict(rank=2, steps=6, batch_size=2, learning_rate=1e-2)
+    return folder / "base", train_lora(folder / "base", rows, to=folder / "adapter", **settings)

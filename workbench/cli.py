@@ -13,9 +13,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     try:
         return parsed.command(parsed)
-    except (ValueError, FileNotFoundError, FileExistsError) as error:
+    except (ValueError, OSError) as error:  # OSError: no such file, and what transformers raises for an unknown model
         print(f"workbench: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("workbench: stopped; the same command goes on from what it has finished", file=sys.stderr)
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -40,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     capture.add_argument("prompts", type=Path)
     capture.add_argument("--adapter")
     capture.add_argument("--sites", default="resid_post")
-    capture.add_argument("--at", default="last")
+    capture.add_argument("--at", default="last", help="token scope: last, prompt, all, image, 3, re:^the$, ...")
     capture.add_argument("--pool", default="none")
     capture.add_argument("--variants", nargs="+", help="base, tuned")
     capture.add_argument("--to", type=Path, required=True)
@@ -49,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("model")
     train.add_argument("prompts", type=Path)
     train.add_argument("--to", type=Path, required=True)
-    train.add_argument("--recipe", help="paper_a or paper_b")
+    train.add_argument("--recipe", choices=("paper_a", "paper_b"))
     train.add_argument("--rank", type=int)
     train.add_argument("--steps", type=int)
     train.add_argument("--learning-rate", type=float)
@@ -86,7 +89,8 @@ def _capture(a: argparse.Namespace) -> int:
     import workbench as wb
 
     model = wb.load_model(a.model, adapter=a.adapter)
-    print(wb.capture(model, a.prompts, sites=a.sites, at=a.at, pool=a.pool, variants=a.variants, to=a.to))
+    at = int(a.at) if a.at.isdigit() else a.at
+    print(wb.capture(model, a.prompts, sites=a.sites, at=at, pool=a.pool, variants=a.variants, to=a.to))
     return 0
 
 
@@ -126,13 +130,15 @@ def _info(a: argparse.Namespace) -> int:
 def _report(a: argparse.Namespace) -> int:
     import workbench as wb
 
-    print(wb.report(a.run, to=a.to or a.run / "report.html"))
+    print(wb.report(a.run, to=a.to))
     return 0
 
 
 def _organism(a: argparse.Namespace) -> int:
     from workbench.organisms import organism, retrain
 
+    if a.seed != "wide" and not a.seed.isdigit():
+        raise ValueError(f"--seed {a.seed} is none: expected 0, 1, 2 or wide (with --retrain any number).")
     seed = a.seed if a.seed == "wide" else int(a.seed)
     if a.retrain:
         if a.to is None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from hooks.backends.hf import HuggingFaceModel
 from hooks.load import load_model
+from hooks.positions import Scope
 from hooks.prompt import Prompt, read_prompts
 from stores import ActivationStore, ResultTable, Rows
 from workbench.behaviour.judges import Judge, judge
@@ -155,10 +156,12 @@ class Study:
         self.add(table, condition=condition, tails=tails, baseline=baseline, sample=sample, **facts)
         return table
 
-    def capture(self, model: HuggingFaceModel, prompts: str | Path, *variants: str, name: str) -> Rows:
-        """Residuals at the last token of every prompt, all layers, in the folder `name` of the study: the rows to fit
-        on (`fitting`)."""
-        where = {"sites": "resid_post", "at": "last", "to": self.folder / name}
+    def capture(
+        self, model: HuggingFaceModel, prompts: str | Path, *variants: str, name: str, at: Scope = "last"
+    ) -> Rows:
+        """Residuals at the last token (or another scope) of every prompt, all layers, in the folder `name` of the
+        study: the rows to fit on (`fitting`)."""
+        where = {"sites": "resid_post", "at": at, "to": self.folder / name}
         return self.fitting(capture(model, prompts, variants=variants or None, **where))
 
     def add(self, found: Any, *, condition: str, sample: bool = False, **facts: Any) -> None:

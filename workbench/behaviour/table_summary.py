@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from stores import ResultTable
-from workbench.interventions.sweep import CONTROL_KINDS
 from workbench.statistics import DRAWS_FOR_P, Interval, cluster_interval, p_value, wilson
+from workbench.subspace import controls
 
 RATES = ("contrary", "right", "other", "ill_formed")
 MEANS = ("logit_difference", "p_contrary", "kl_neutral", "energy_removed", "leftover")
@@ -43,10 +43,13 @@ def table_entries(
     averaged over the clusters, which are the prompts' domains, with an interval over them. A cell with twins is
     followed by one entry for each kind (condition `random`, or the kind's own name where the user made the twins): its
     mean, its draws, and from 99 draws on p, one-sided by `tails` (metric -> "less" or "greater"). The unedited model's
-    rows become condition `baseline`, or are left out. `facts` (target, detail) go into every entry.
+    rows become condition `baseline`, or are left out. `facts` (target, detail) go into every entry. Raises ValueError
+    for two cells of the same layer and coefficient, whose entries could not be told apart.
     """
+    listed = table.rows() if isinstance(table, ResultTable) else list(table)
+    _refuse_lookalikes(listed)
     cells: dict[Cell, dict[Place, list[Row]]] = defaultdict(lambda: defaultdict(list))
-    for row in table.rows() if isinstance(table, ResultTable) else table:
+    for row in listed:
         cell = (row["intervention"], row.get("layer"), row.get("coefficient"), row["control"], row["draw"])
         cells[cell][split_of(row), str(row.get("modality") or "all")].append(row)
     values = {cell: {place: metric_values(rows) for place, rows in places.items()} for cell, places in cells.items()}
@@ -72,7 +75,7 @@ def table_entries(
                     draws = [values[twin][place][metric] for twin in drawn]
                     tail = (tails or {}).get(metric)
                     control = {"kind": kind, "N": len(draws), "p": _p(value, draws, tail), "draws": draws}
-                    kinship = {"condition": "random", "detail": kind} if kind in CONTROL_KINDS else {"condition": kind}
+                    kinship = {"condition": "random", "detail": kind} if kind in controls.KINDS else {"condition": kind}
                     out.append(
                         plain_entry(metric, float(np.mean(draws)), len(rows), {**same, **kinship, "control": control})
                     )
@@ -103,6 +106,19 @@ def best_entries(
         detail = f"best of {len(pairs)} cells, against the best of each control run"
         out.append({**best, "condition": condition, "detail": detail, "control": control})
     return out
+
+
+def _refuse_lookalikes(rows: Iterable[Row]) -> None:
+    numbers: dict[Cell, set[Any]] = defaultdict(set)
+    for row in rows:
+        if row["intervention"] != "none" and row["control"] is None:
+            numbers[row.get("layer"), row.get("coefficient")].add(row.get("cell"))
+    for (layer, coefficient), same in numbers.items():
+        if len(same) > 1:
+            raise ValueError(
+                f"cells {sorted(same)} of this table have the same layer ({layer}) and coefficient ({coefficient}), so "
+                "their numbers would be mixed: sweep them one by one, and say in `detail` what they differ in."
+            )
 
 
 def _cell_key(entry: Mapping[str, Any]) -> tuple[Any, ...]:

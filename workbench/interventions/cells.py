@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -78,16 +79,31 @@ class CellTally:
 
 
 def grouped(edits: Sequence[Mapping[Site, Sequence[LowRankEdit]]], most: int) -> Iterator[tuple[list[int], Grid]]:
-    """Cells in runs of at most `most` that can share a batch (gated and per-position edits run alone), in order."""
+    """Cells in runs of at most `most` that can share a batch, in order. Gated and per-position edits run alone; a cell
+    that measures removed energy shares with none that does not, or what it states would depend on its company."""
     waiting: list[int] = []
+    measured: set[tuple[bool, bool]] = set()
     for i, cell in enumerate(edits):
         alone = any(edit.threshold is not None or edit.shift.dim() == 3 for listed in cell.values() for edit in listed)
-        if waiting and (alone or len(waiting) == most):
+        mine = {(edit.centre is None, edit.remaining is None) for listed in cell.values() for edit in listed}
+        if waiting and (alone or len(waiting) == most or (mine and measured and mine != measured)):
             yield waiting, Grid([edits[j] for j in waiting])
-            waiting = []
+            waiting, measured = [], set()
         if alone:
             yield [i], Grid([cell])
         else:
             waiting.append(i)
+            measured = measured or mine
     if waiting:
         yield waiting, Grid([edits[j] for j in waiting])
+
+
+def fingerprint(edits: Mapping[Site, Sequence[LowRankEdit]]) -> str:
+    """A hash of all that a cell's edits do and measure: the same settings with another vector are another cell."""
+    digest = hashlib.sha256()
+    for site in sorted(edits):
+        for edit in edits[site]:
+            digest.update(f"{site} {edit.scopes} {edit.threshold} {edit.power}".encode())
+            for tensor in (edit.read, edit.write, edit.gain, edit.shift, edit.carry, edit.centre, edit.remaining):
+                digest.update(b"-" if tensor is None else np.ascontiguousarray(tensor.float().numpy()).tobytes())
+    return digest.hexdigest()[:16]

@@ -13,7 +13,7 @@ from hooks.site import Site
 from workbench.subspace.basis import Subspace
 from workbench.subspace.directions import Directions
 
-Layers = int | Sequence[int] | Literal["all"]
+Layers = int | np.integer | Sequence[int] | Literal["all"]
 
 
 def sites_of(layer: Layers, n_layers: int, name: str) -> list[Site]:

@@ -1,9 +1,11 @@
-"""What is read off a run without sampling: the choice between two answers, and the distance to the unedited model."""
+"""What a sweep states of a run: the choice between two answers, the distance to the unedited model, the edits' counts,
+and whose prompt it was."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -11,6 +13,7 @@ from torch import Tensor
 
 from hooks.encode import Encoder
 from hooks.prompt import Prompt, PromptError
+from workbench.interventions.cells import CellTally
 
 
 @dataclass(frozen=True)
@@ -65,15 +68,44 @@ def choice_of(prompts: Sequence[Prompt], encoder: Encoder) -> Choice:
                 f"prompt {prompt.id!r} has no tags right and contrary: expected the two answers to choose between."
             )
         lead = " " if prefilled(prompt).prefill else ""
-        first = [encoder.continuation_ids(lead + str(prompt.tags[name]))[0] for name in ("right", "contrary")]
-        if first[0] == first[1]:
+        answers = [str(prompt.tags[name]) for name in ("right", "contrary")]
+        first = [encoder.continuation_ids(lead + answer)[:1] for answer in answers]
+        if not all(first) or first[0] == first[1]:
             raise PromptError(
-                f"prompt {prompt.id!r}: {prompt.tags['right']!r} and {prompt.tags['contrary']!r} begin with the same "
-                "token."
+                f"prompt {prompt.id!r}: the answers {answers[0]!r} and {answers[1]!r} begin with the same token, or "
+                "one is empty: expected answers that one token tells apart. What both begin with belongs into the tag "
+                "answer_prefix."
             )
-        right.append(first[0])
-        contrary.append(first[1])
+        right += first[0]
+        contrary += first[1]
     return Choice(torch.tensor(right), torch.tensor(contrary))
+
+
+# What the rows of a sweep state themselves; a prompt's tag of such a name is kept as `prompt_NAME`.
+COLUMNS = frozenset({
+    "cell", "intervention", "layer", "layers", "coefficient", "unit", "to", "at", "source", "control", "draw",
+    "kl_neutral", "category", "score", "text", "finished", "choice", "logit_difference", "p_contrary", "p_right",
+    "edited", "energy_removed", "leftover", "prompt", "label",
+})  # fmt: skip
+
+
+def prompt_facts(prompt: Prompt) -> dict[str, Any]:
+    """What a row says of its prompt: id, label, and the tags that are text, numbers or booleans."""
+    tags = {name: value for name, value in prompt.tags.items() if isinstance(value, str | int | float | bool)}
+    renamed = {f"prompt_{name}" if name in COLUMNS else name: value for name, value in tags.items()}
+    return {**renamed, "prompt": prompt.id, "label": prompt.label}
+
+
+def edit_facts(tally: CellTally, p: int, *, edits: bool) -> dict[str, Any]:
+    """What a cell did to prompt p: positions edited, the share of energy it took out, the largest component it left."""
+    if not edits:
+        return {"edited": 0, "energy_removed": None, "leftover": None}
+    energy = float(tally.energy[p])
+    return {
+        "edited": int(tally.edited[p]),
+        "energy_removed": float(tally.removed[p]) / energy if energy > 0 else None,
+        "leftover": float(tally.leftover[p]) if energy > 0 else None,
+    }
 
 
 def kl_from(base: Float[Tensor, "row vocab"], edited: Float[Tensor, "row vocab"]) -> Float[Tensor, " row"]:

@@ -27,7 +27,7 @@ class Steer:
 
     direction: Directions
     layer: Layers
-    coefficient: float = 1.0
+    coefficient: float | int = 1.0
     at: Scope = "all"
     unit: Literal["raw", "residual"] = "raw"
     source: int | None = None
@@ -85,7 +85,7 @@ class Clamp:
 
     direction: Directions
     layer: Layers
-    value: float
+    value: float | int
     at: Scope = "all"
     source: int | None = None
 

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from hooks.backends.hf import HuggingFaceModel
-from hooks.edits import LowRankEdit
 from hooks.encode import Batch, Encoded
 from hooks.model import Edits, NothingEdited
 from hooks.prompt import Prompt, as_prompts
-from hooks.site import Site
 from stores import ResultTable, content_key, provenance
-from workbench.interventions.cells import CellTally, Grid, Intervention, grouped
-from workbench.interventions.readout import Choice, choice_of, kl_from, prefilled
+from workbench.interventions.cells import CellTally, Grid, Intervention, fingerprint, grouped
+from workbench.interventions.readout import Choice, choice_of, edit_facts, kl_from, prefilled, prompt_facts
 from workbench.progress import Progress
 from workbench.subspace import controls as control_directions
+from workbench.subspace.directions import Directions
 from workbench.subspace.rows import RowSource
 from workbench.units import length_sorted
 
-CONTROL_KINDS = ("isotropic", "energy_matched", "orthogonal")
 TABLE_VERSION = 1
 
 
@@ -83,15 +79,17 @@ def sweep(
 
     With a `judge` every prompt is answered and scored (`category`, `text`); prompts with the tags `right` and
     `contrary` are also read at the token that decides (`choice`, `logit_difference`, `p_contrary`). Each row states
-    `edited` (positions), `energy_removed` (share of Σ‖h − μ‖²), `leftover` (largest component left, relative to ‖h‖)
-    and, with `neutral` prompts, `kl_neutral` (nats, mean over them). `activations` are captured rows for the
-    energy-matched controls. A sweep that was stopped goes on in `to` from its last batch; raises NothingEdited when a
-    cell touched no prompt.
+    `edited` (positions), `energy_removed` (share of Σ‖h − μ‖²) and `leftover` (largest component left, relative to
+    ‖h‖): of the reading, or of the written answer where the scope has no token of the reading. With `neutral` prompts
+    it states `kl_neutral` (nats, mean over them). `activations` are captured rows for the energy-matched controls. A
+    sweep that was stopped goes on in `to` from its last batch; raises NothingEdited when a cell touched no prompt.
     """
     listed = as_prompts(prompts)
     calm = [] if neutral is None else as_prompts(neutral)
     if control_kinds is None:
-        control_kinds = [kind for kind in CONTROL_KINDS if kind != "energy_matched" or activations is not None]
+        control_kinds = [
+            kind for kind in control_directions.KINDS if kind != "energy_matched" or activations is not None
+        ]
     every = [Cell(None), *(Cell(one) for one in cells)]
     every += list(_controls(cells, controls, control_kinds, activations, seed))
     every += [Cell(twin, kind, draw) for kind, own in (twins or {}).items() for draw, twin in enumerate(own)]
@@ -117,16 +115,18 @@ def sweep(
         "model": model.identity,
         "variant": model.active or "base",
         "judge": None if judge is None else [judge.name, judge.revision],
-        "cells": [{**cell.describe(), "edits": _fingerprint(edit)} for cell, edit in zip(every, edits, strict=True)],
-        "prompts": content_key([[prompt.id, prompt.content_hash] for prompt in [*listed, *calm]]),
+        "cells": [{**cell.describe(), "edits": fingerprint(edit)} for cell, edit in zip(every, edits, strict=True)],
+        "prompts": content_key([prompt.record() for prompt in listed]),
+        "neutral": content_key([prompt.record() for prompt in calm]),
         "generation": {"max_new_tokens": max_new_tokens, "greedy": True},
+        "max_tokens": max_tokens,  # it decides the batches, by which the table is planned
         "seed": seed,
     }
     table = ResultTable.create(
         to, spec=spec, plan=list(plan), provenance=provenance.collect(seed=seed, model=model.identity)
     )
     missing = set(table.missing())
-    runner = _Runner(model, judge, asked, max_new_tokens)
+    runner = _Runner(model, judge, asked, max_new_tokens, max_tokens)
     name = "sweep" if to is None else f"sweep {Path(to).name}"
     with Progress(name, len(plan), done=len(plan) - len(missing), show=progress) as bar:
         divergences: dict[int, list[float | None]] = {}
@@ -154,8 +154,8 @@ def _controls(
     cells: Sequence[Intervention], n: int, kinds: Sequence[str], activations: RowSource | None, seed: int
 ) -> Iterator[Cell]:
     for kind in kinds if n else ():
-        if kind not in CONTROL_KINDS:
-            raise ValueError(f"control kind {kind!r} is unknown: expected among {', '.join(CONTROL_KINDS)}.")
+        if kind not in control_directions.KINDS:
+            raise ValueError(f"control kind {kind!r} is unknown: expected among {', '.join(control_directions.KINDS)}.")
         if kind == "energy_matched" and activations is None:
             raise ValueError(
                 "energy-matched controls are combinations of captured activations: give them, "
@@ -164,15 +164,26 @@ def _controls(
         drawn: dict[int, list[Any]] = {}
         for intervention in cells:
             v = getattr(intervention, "direction", None)
-            if v is None:
+            if not isinstance(v, Directions):
                 raise ValueError(
-                    f"{type(intervention).__name__} has no direction to draw controls for: use controls=0."
+                    f"{type(intervention).__name__} has no Directions to draw controls for: use controls=0."
                 )
+            if kind == "energy_matched":
+                _refuse_other_scope(intervention, activations)
             if id(v) not in drawn:
                 make = getattr(control_directions, kind)
                 drawn[id(v)] = make(v, activations, n, seed) if kind == "energy_matched" else make(v, n, seed)
             for draw, twin in enumerate(drawn[id(v)]):
                 yield Cell(replace(intervention, direction=twin), kind, draw)  # type: ignore[type-var]
+
+
+def _refuse_other_scope(intervention: Intervention, activations: RowSource | None) -> None:
+    scope, at = (activations.info.get("scope") if activations is not None else None), intervention.describe().get("at")
+    if scope and at and scope != at:
+        raise ValueError(
+            f"energy-matched controls need activations of the positions that are edited, {at!r}; these were captured at "
+            f"{scope!r}, where other directions hold the energy: capture(..., at={at!r})."
+        )
 
 
 @dataclass(frozen=True)
@@ -184,7 +195,7 @@ class _Asked:
     plain: list[Encoded]
     begun: list[Encoded]
     choice: Choice | None
-    calm: Batch | None
+    calm: list[Encoded]
 
     @staticmethod
     def of(prompts: Sequence[Prompt], calm: Sequence[Prompt], model: HuggingFaceModel, reads_choice: bool) -> _Asked:
@@ -194,7 +205,7 @@ class _Asked:
             [encode(prompt) for prompt in prompts],
             [encode(prefilled(prompt)) for prompt in prompts] if reads_choice else [],
             choice_of(prompts, model.encoder) if reads_choice else None,
-            model.encode(calm) if calm else None,
+            [encode(prompt) for prompt in calm],
         )
 
 
@@ -206,17 +217,18 @@ class _Runner:
     judge: Scorer | None
     asked: _Asked
     max_new_tokens: int
+    max_tokens: int
 
     def measure(self, grid: Grid, unit: Sequence[int]) -> list[list[dict[str, Any]]]:
         """Rows [cell][prompt] for the prompts of one unit."""
         n, cells, model = len(unit), len(grid.edits), self.model
-        rows = [[_facts(self.asked.prompts[i]) for i in unit] for _ in range(cells)]
-        tallies: list[CellTally] = []
+        rows = [[prompt_facts(self.asked.prompts[i]) for i in unit] for _ in range(cells)]
+        tallies: list[list[CellTally]] = []
         if self.judge is not None:
             batch = grid.batch(model.encoder.collate([self.asked.plain[i] for i in unit], "left"))
             banks = grid.banks(n, model.d_model)
             out = model.generate(batch, edits=banks, must_edit=False, max_new_tokens=self.max_new_tokens)
-            tallies = grid.per_cell(out.tallies, n)
+            tallies.append(grid.per_cell(out.tallies, n))
             for c in range(cells):
                 for p, i in enumerate(unit):
                     text, finished = out.texts[c * n + p], out.finished[c * n + p]
@@ -226,60 +238,40 @@ class _Runner:
         if self.asked.choice is not None:
             batch = grid.batch(model.encoder.collate([self.asked.begun[i] for i in unit]))
             trace = model.run(batch, edits=grid.banks(n, model.d_model), must_edit=False)
-            tallies = grid.per_cell(trace.tallies, n)
+            tallies.append(grid.per_cell(trace.tallies, n))
             choice = self.asked.choice.of(unit)
             assert trace.logits is not None
             for c, logits in enumerate(trace.logits.reshape(cells, n, -1)):
                 for p, read in enumerate(choice.read(logits)):
                     rows[c][p] |= read
-        for c, tally in enumerate(tallies):
+        for c in range(cells):
+            # The reading counts the same tokens in every cell; a scope such as `response` acts in the answer alone.
+            tally = next((run[c] for run in reversed(tallies) if run[c].edited.any()), tallies[-1][c])
             for p in range(n):
-                rows[c][p] |= _edit_facts(tally, p, edits=bool(grid.edits[c]))
+                rows[c][p] |= edit_facts(tally, p, edits=bool(grid.edits[c]))
         return rows
 
     def neutral_kl(self, grid: Grid) -> list[float | None]:
         """Mean KL from the unedited model to each cell over the neutral prompts; None without such prompts."""
-        batch = self.asked.calm
-        if batch is None:
-            return [None] * len(grid.edits)
-        base = self._logits(batch, {})
-        edited = self._logits(grid.batch(batch), grid.banks(len(batch), self.model.d_model))
-        per_cell = edited.reshape(len(grid.edits), *base.shape)
-        return [
-            float(kl_from(base, each).mean()) if cell else 0.0 for cell, each in zip(grid.edits, per_cell, strict=True)
-        ]
+        calm, cells = self.asked.calm, len(grid.edits)
+        if not calm:
+            return [None] * cells
+        total = torch.zeros(cells, dtype=torch.float64)
+        lengths, sees = [len(one) for one in calm], [one.n_images > 0 for one in calm]
+        for unit in length_sorted(lengths, max(1, self.max_tokens // cells), sees):
+            batch = self.model.encoder.collate([calm[i] for i in unit])
+            base = self._logits(batch, {})
+            edited = self._logits(grid.batch(batch), grid.banks(len(batch), self.model.d_model))
+            for c, each in enumerate(
+                edited.reshape(cells, *base.shape)
+            ):  # one by one: a vocabulary in float64 is large
+                total[c] += float(kl_from(base, each).sum())
+        return [float(kl) / len(calm) if cell else 0.0 for cell, kl in zip(grid.edits, total, strict=True)]
 
     def _logits(self, batch: Batch, edits: Edits) -> Tensor:
         logits = self.model.run(batch, edits=edits, must_edit=False).logits
         assert logits is not None
         return logits
-
-
-def _facts(prompt: Prompt) -> dict[str, Any]:
-    tags = {name: value for name, value in prompt.tags.items() if isinstance(value, str | int | float | bool)}
-    return {**tags, "prompt": prompt.id, "label": prompt.label}
-
-
-def _edit_facts(tally: CellTally, p: int, *, edits: bool) -> dict[str, Any]:
-    if not edits:
-        return {"edited": 0, "energy_removed": None, "leftover": None}
-    energy = float(tally.energy[p])
-    share = float(tally.removed[p]) / energy if energy > 0 else None
-    return {
-        "edited": int(tally.edited[p]),
-        "energy_removed": share,
-        "leftover": float(tally.leftover[p]) if energy > 0 else None,
-    }
-
-
-def _fingerprint(edits: Mapping[Site, Sequence[LowRankEdit]]) -> str:
-    digest = hashlib.sha256()
-    for site in sorted(edits):
-        for edit in edits[site]:
-            digest.update(f"{site} {edit.scopes} {edit.threshold} {edit.power}".encode())
-            for tensor in (edit.read, edit.write, edit.gain, edit.shift, edit.carry):
-                digest.update(np.ascontiguousarray(tensor.to(torch.float32).numpy()).tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _refuse_idle(table: ResultTable, cells: Sequence[Cell]) -> None:

@@ -107,10 +107,25 @@ def carried(verdict: Verdict) -> str:
             f"{where}, {change}, more than any control ({low}), but right answers do not return above the controls: "
             f"{back}. The edit may as well have damaged the model."
         )
+    if verdict.recovered and ablated.value < verdict.tuned.value:
+        p = p_text(right.value, verdict.right_draws, "greater")
+        return (
+            f"{where}, {change}, and no control brings right answers back as it does: {back}; {p}. But {among}, which "
+            f"hold as much energy, lower contrary answers as far{_broken(verdict)}. The claim that this direction "
+            "carries the effect asks for both, so it is not made."
+        )
     return (
         f"{where}, it is not shown that this direction matters more than others: {change}; {among} do as much ({low}); "
         f"{back}."
     )
+
+
+def _broken(verdict: Verdict) -> str:
+    """What controls that lower contrary answers as far leave of the right ones; empty where draws do not pair up."""
+    if verdict.contrary is None or len(verdict.contrary_draws) != len(verdict.right_draws):
+        return ""
+    as_low = verdict.right_draws[verdict.contrary_draws <= verdict.contrary.value]
+    return f", with at most {percent(as_low.max())} right answers left, as a broken model does" if len(as_low) else ""
 
 
 def best_layer(curve: LayerCurve, modality: str) -> str:

@@ -16,6 +16,8 @@ from workbench.subspace.basis import Subspace
 from workbench.subspace.directions import Directions, mean_of
 from workbench.subspace.rows import RowSource, chosen_sites, narrowed
 
+KINDS = ("isotropic", "energy_matched", "orthogonal")
+
 
 def isotropic(v: Directions, n: int = 20, seed: int = 0) -> list[Directions]:
     """n random directions, uniform on the sphere, of exactly the norm of `v` at each site."""
@@ -35,27 +37,64 @@ def orthogonal(v: Directions, n: int = 20, seed: int = 0) -> list[Directions]:
 
 
 def energy_matched(v: Directions, rows: RowSource, n: int = 20, seed: int = 0) -> list[Directions]:
-    """n random combinations unit(sum_i g_i (h_i - mean)) of the captured rows, g Gaussian, of the norm of `v`.
+    """n random directions that hold exactly as much of the rows' energy as `v` does, of the norm of `v`, at each site.
 
-    These follow the covariance of the rows, so taking one out removes energy as a direction found in the data does.
+    Energy is sum ((h - origin)·u)² around the origin of `v` (the point that ablation to the mean goes back to; the rows'
+    own mean where `v` has none). Each draw turns a random combination of the rows, sum_i g_i (h_i - origin), towards an
+    isotropic direction until its energy is that of `v`; a combination that holds too little is first multiplied by the
+    rows' second moment, which raises it. They are not made orthogonal to `v`, which is conservative.
+    Capture the rows at the positions that the ablation edits: directions that hold the energy of the last token hold
+    little of the others'. Position 0 is left out, whose norm drowns the others in many models.
     Raises ValueError when a site of `v` was not captured, the width differs, or the rows do not vary there.
     """
     rows = narrowed(rows, v.sites)
-    weights = np.random.default_rng(seed).standard_normal((n, len(rows)))
-    # Centring the weights centres the rows: sum (g_i - mean g) h_i = sum g_i (h_i - mean), in one pass over the data.
-    weights -= weights.mean(axis=1, keepdims=True)
-    combined = np.zeros((n, len(v.sites), v.d_model))
+    positions = np.asarray(rows.positions)
+    if (positions == 0).any() and (positions > 0).any():
+        rows = rows.where(position=lambda position: position > 0)
+    rng = np.random.default_rng(seed)
+    weights, isotropic = rng.standard_normal((n, len(rows))), rng.standard_normal((n, v.d_model))
+    found = np.zeros((n, len(v.sites), v.d_model))
     for index, site in enumerate(chosen_sites(rows, list(v.sites))):
         _refuse_width(v, rows.d_model(site), str(site))
-        start, first = 0, None
+        origin = mean_of(rows, site) if v.origin is None else v.origin[index]
+        moment, combined, start = np.zeros((v.d_model, v.d_model)), np.zeros((n, v.d_model)), 0
         for batch in rows.batches(site):
-            part = np.asarray(batch, np.float64)
-            first = part[0] if first is None else first
-            # Any fixed point may be taken off first; without it a large mean would cancel badly.
-            combined[:, index] += weights[:, start : start + len(part)] @ (part - first)
+            part = np.asarray(batch, np.float64) - origin
+            moment += part.T @ part
+            combined += weights[:, start : start + len(part)] @ part
             start += len(part)
-    draws = iter(combined)
+        for draw in range(n):
+            found[draw, index] = _with_energy_of(v.unit[index], moment, combined[draw], isotropic[draw])
+    draws = iter(found)
     return _drawn(v, n, seed, "energy matched", lambda _: next(draws))
+
+
+def _with_energy_of(
+    unit: Float[np.ndarray, " d_model"],
+    moment: Float[np.ndarray, "d_model d_model"],
+    high: Float[np.ndarray, " d_model"],
+    low: Float[np.ndarray, " d_model"],
+) -> Float[np.ndarray, " d_model"]:
+    """The direction between `high` and `low` whose energy under `moment` is that of `unit`, to 1e-6 of it."""
+
+    def excess(direction: np.ndarray) -> float:
+        length = direction @ direction
+        return (direction @ moment @ direction) / length - wanted if length > 0 else 0.0
+
+    wanted = float(unit @ moment @ unit)
+    for _ in range(64):  # power iteration never lowers the energy; its limit is the largest that any direction holds
+        if excess(high) >= 0:
+            break
+        high = moment @ high
+        high = high / np.linalg.norm(high)
+    high, low = high / max(np.linalg.norm(high), 1e-300), low / np.linalg.norm(low)
+    if excess(low) >= 0:
+        return low
+    within, without = 0.0, 1.0  # share of `low`: the energy is that of `unit` somewhere between
+    for _ in range(60):
+        half = (within + without) / 2
+        within, without = (half, without) if excess((1 - half) * high + half * low) >= 0 else (within, half)
+    return (1 - within) * high + within * low
 
 
 def energy_share(v: Directions | Subspace, rows: RowSource) -> Float[np.ndarray, " site"]:

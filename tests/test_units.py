@@ -1,0 +1,68 @@
+"""Units of work: what stands in one batch, within which budget; and the lines that follow the work."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workbench import progress
+from workbench.progress import Progress, followed
+from workbench.units import SIMILAR, length_sorted
+
+lists = st.lists(st.tuples(st.integers(1, 300), st.booleans()), max_size=60)
+
+
+@given(lists, st.integers(1, 2000))
+def test_every_prompt_is_in_one_unit_within_the_budget(prompts, budget):
+    lengths, images = [length for length, _ in prompts], [image for _, image in prompts]
+    units = length_sorted(lengths, budget, images)
+    assert sorted(i for unit in units for i in unit) == list(range(len(prompts)))
+    for unit in units:
+        longest, shortest = max(lengths[i] for i in unit), min(lengths[i] for i in unit)
+        assert len(unit) == 1 or longest * len(unit) <= budget, "padded size"
+        assert len(unit) == 1 or shortest >= SIMILAR * longest, "little of a batch is padding"
+        assert len({images[i] for i in unit}) == 1, "text and images in batches of their own"
+
+
+@given(lists, st.integers(1, 2000))
+def test_a_plan_is_a_pure_function_and_knows_no_names(prompts, budget):
+    """Equal input, equal plan; and the multiset of lengths a unit holds does not depend on the order of the file."""
+    lengths = [length for length, _ in prompts]
+    once = length_sorted(lengths, budget)
+    assert once == length_sorted(list(lengths), budget)
+    turned = lengths[::-1]
+    shapes = [[lengths[i] for i in unit] for unit in once]
+    assert shapes == [[turned[i] for i in unit] for unit in length_sorted(turned, budget)]
+
+
+def test_a_plan_by_hand():
+    assert length_sorted([10, 3, 9, 50, 10], max_tokens=30) == [[1], [2, 0, 4], [3]]
+    assert length_sorted([10, 10, 10], 20) == [[0, 1], [2]]
+    assert length_sorted([10, 10, 10], 30, separate=[True, False, True]) == [[1], [0, 2]]
+    assert length_sorted([], 30) == []
+    assert length_sorted([10, 7], 100) == [[1], [0]], "7 is less than 0.8 of 10"
+    assert length_sorted([10, 8], 100) == [[1, 0]]
+
+
+def test_a_log_gets_a_line_now_and_then(monkeypatch, capsys):
+    """No terminal here, so no bar: a line each EVERY seconds, which counts what an earlier run has done."""
+    clock = iter([0.0, 4.0, 20.0, 24.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with Progress("capture x", 5, done=2) as bar:
+        for _ in range(3):
+            bar.update()
+    # 20 seconds after the start two of three new batches are done, so one is left, which takes 10.
+    assert capsys.readouterr().err == "  capture x: 4 of 5 batches, 10 s left\n"
+
+
+def test_silence_where_it_is_asked_for(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    assert list(followed([1, 2, 3], "work", show=False)) == [1, 2, 3]
+    assert capsys.readouterr().err == ""
+    assert list(followed([1, 2, 3], "work")) == [1, 2, 3]
+    assert "work: 3 of 3 batches" in capsys.readouterr().err, "the meta-test"
+
+
+def test_an_error_in_the_work_passes_through():
+    with pytest.raises(ArithmeticError, match="here"):
+        for item in followed([1, 2], "work", show=False):
+            raise ArithmeticError(f"here at {item}")
