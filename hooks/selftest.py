@@ -106,12 +106,12 @@ def _replace_with(values: Tensor) -> Any:
 
 def _whole_stream_patch(model: HuggingFaceModel) -> tuple[bool | None, str]:
     first = _batch(model, _SHORT)
-    second = model.encoder.collate([_with_another_token(model, first.encoded[0])])
+    second = model.encoder.collate([_with_other_tokens(model, first.encoded[0])])
     sites = [Site(layer) for layer in range(model.n_layers)]
     plain, other = model.run(first), model.run(second, dict.fromkeys(sites, _everything))
     assert plain.logits is not None and other.logits is not None
     if torch.equal(plain.logits, other.logits):
-        return None, "two prompts that differ in a token have the same logits: nothing to see a patch by"
+        return None, "two prompts of different tokens have the same logits: nothing to see a patch by"
     worst = 0.0
     for site in sites:
         patched = model.run(first, edits={site: [_replace_with(other.kept[site])]}).logits
@@ -121,13 +121,13 @@ def _whole_stream_patch(model: HuggingFaceModel) -> tuple[bool | None, str]:
     return worst <= TOLERANCE[model.dtype], detail
 
 
-def _with_another_token(model: HuggingFaceModel, one: Encoded) -> Encoded:
-    """The prompt with another ordinary token where the user's text ends. Other words would not do: a small vocabulary
-    may know neither, and read both prompts alike."""
-    tokenizer, place = model.tokenizer, min(one.instruction_end, one.prompt_length) - 1
-    special = {*tokenizer.all_special_ids, model.encoder.image_token_id, int(one.input_ids[place])}
-    ids = one.input_ids.clone()
-    ids[place] = next(token for token in range(len(tokenizer)) if token not in special)
+def _with_other_tokens(model: HuggingFaceModel, one: Encoded) -> Encoded:
+    """The prompt with another ordinary token where the user's text ends, and one where the prompt ends. Other words
+    would not do: a small vocabulary may know neither, and read both prompts alike."""
+    tokenizer, ids = model.tokenizer, one.input_ids.clone()
+    for place in {min(one.instruction_end, one.prompt_length) - 1, one.prompt_length - 1}:
+        special = {*tokenizer.all_special_ids, model.encoder.image_token_id, int(ids[place])}
+        ids[place] = next(token for token in range(len(tokenizer)) if token not in special)
     return replace(one, input_ids=ids)
 
 
@@ -169,19 +169,20 @@ def _generation(model: HuggingFaceModel) -> tuple[bool | None, str]:
         mask = where.mask("answering")[..., None]
         return torch.where(mask, resid + 0.1 * resid.norm(dim=-1, keepdim=True) * (push / push.norm()).to(resid), resid)
 
-    edits = {Site(model.n_layers // 2): [steer]}
-    greedy = {"max_new_tokens": 4, "repetition_penalty": 1.0}  # some checkpoints ask for another
+    final, edits = Site(model.n_layers - 1), {Site(model.n_layers // 2): [steer]}
+    out = model.generate(batch, {final: _newest}, edits, max_new_tokens=4)
     worst = 0.0
-    for one, written in zip(batch.encoded, model.generate(batch, edits=edits, **greedy).token_ids, strict=True):
-        for n, token in enumerate(written):
-            logits = model.run(model.encoder.collate([one.extended(written[:n])]), edits=edits).logits
-            assert logits is not None
-            # Not token by token: in half precision the two best logits are often equal.
-            worst = max(worst, float((logits.max() - logits[0, token]) / logits.float().abs().max()))
-    detail = (
-        f"a padded batch with the cache writes what full forwards would, under an edit: worst choice {worst:.1e} off"
-    )
+    for row, (one, written) in enumerate(zip(batch.encoded, out.token_ids, strict=True)):
+        for n in range(len(written)):  # of the residuals: a choice of token would hide most faults
+            alone = model.encoder.collate([one.extended(written[:n])])
+            kept = model.run(alone, {final: _newest}, edits, logits=False).kept[final]
+            worst = max(worst, _distance(out.kept[final][n][row], kept[0]))
+    detail = f"a padded batch, token by token, equals full forwards under the same edit: off by {worst:.1e}"
     return worst <= TOLERANCE[model.dtype], detail
+
+
+def _newest(resid: Tensor, where: Where) -> Tensor:
+    return resid[:, -1].clone()
 
 
 def _adapter(model: HuggingFaceModel) -> tuple[bool | None, str]:

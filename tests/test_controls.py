@@ -65,23 +65,48 @@ def test_orthogonal_controls_are_orthogonal(v):
         assert np.abs(np.einsum("sd,sd->s", control.unit, v.unit)).max() < 1e-12
 
 
-def test_energy_matched_controls_hold_far_more_energy_than_isotropic_ones(v, rows):
-    """Pitfall 37: an isotropic direction holds 1/d of the energy whatever the data."""
-    isotropic_share = np.mean([energy_share(control, rows) for control in isotropic(v, 40)], axis=0)
-    matched_share = np.mean([energy_share(control, rows) for control in energy_matched(v, rows, 40)], axis=0)
-    np.testing.assert_allclose(isotropic_share, 1 / D, rtol=0.6)
-    assert (matched_share > 30 * isotropic_share).all()
+def energy(direction: np.ndarray, values: np.ndarray) -> float:
+    """Sum of squared components of the rows of `values` along a unit vector."""
+    return float(np.square(values @ direction).sum())
 
 
-def test_energy_matched_controls_are_the_combination_they_claim(v, rows):
-    """Against the plain formula unit(sum_i g_i (h_i - mean)) with the same Gaussian weights at both sites."""
-    weights = np.random.default_rng(5).standard_normal((3, N))
-    for weight, control in zip(weights, energy_matched(v, rows, 3, seed=5), strict=True):
-        for index, site in enumerate(SITES):
-            values = rows.values(site, np.float64)
-            plain = weight @ (values - values.mean(axis=0))
-            np.testing.assert_allclose(control.unit[index], plain / np.linalg.norm(plain), atol=1e-10)
-        assert control.unit[0] @ control.unit[1] > 0.8  # the sites share their structure, so the draws do too
+@pytest.mark.parametrize("held", ["little", "much"])
+def test_energy_matched_controls_hold_exactly_the_energy_of_the_direction(rows, held):
+    """Pitfall 37: an isotropic direction holds 1/d of the energy whatever the data; these hold what `v` holds."""
+    rng, sites = np.random.default_rng(2), list(SITES)
+    centred = [rows.values(site, np.float64) - rows.values(site, np.float64).mean(axis=0) for site in sites]
+    top = np.stack([np.linalg.svd(each, full_matrices=False)[2][1] for each in centred])
+    vectors = top if held == "much" else rng.standard_normal((2, D))
+    v = Directions.of(sites, vectors)
+    for control in energy_matched(v, rows, 12):
+        for index, values in enumerate(centred):
+            assert energy(control.unit[index], values) == pytest.approx(energy(v.unit[index], values), rel=1e-6)
+    if held == "much":
+        isotropic_share = np.mean([energy(control.unit[0], centred[0]) for control in isotropic(v, 40)])
+        assert energy(v.unit[0], centred[0]) > 20 * isotropic_share
+
+
+def test_energy_matched_controls_are_random_and_shared_by_the_sites(rows):
+    top = np.stack([np.linalg.svd(rows.values(s, np.float64) - rows.values(s).mean(0))[2][1] for s in SITES])
+    controls = energy_matched(Directions.of(SITES, top), rows, 12, seed=5)
+    between = [abs(a.unit[0] @ b.unit[0]) for i, a in enumerate(controls) for b in controls[:i]]
+    assert np.mean(between) < 0.8 and max(abs(control.unit[0] @ top[0]) for control in controls) < 0.999
+    # The same Gaussian numbers at both sites, whose rows share their structure.
+    across = [abs(control.unit[0] @ control.unit[1]) for control in controls]
+    assert np.mean(across) > np.mean(between)
+
+
+def test_energy_is_measured_around_the_origin_and_without_position_0():
+    """Ablation to the mean goes back to the origin, and an attention sink would hold all the energy there is."""
+    rng = np.random.default_rng(4)
+    values = rng.standard_normal((60, 16)) * np.linspace(3, 0.3, 16)
+    position = np.tile(np.arange(6), 10)
+    sink = values + 1000.0 * (position == 0)[:, None]
+    v = Directions.of([Site(0)], rng.standard_normal((1, 16)), origin=np.full((1, 16), 0.7))
+    rows = ArrayRows({Site(0): sink}, prompt_ids=[f"p{i // 6}" for i in range(60)], positions=position.tolist())
+    kept = values[position > 0] - 0.7
+    for control in energy_matched(v, rows, 5):
+        assert energy(control.unit[0], kept) == pytest.approx(energy(v.unit[0], kept), rel=1e-6)
 
 
 def test_energy_share_is_the_explained_variance_of_a_component(rows):
@@ -103,8 +128,8 @@ def test_controls_that_cannot_be_are_refused(v, rows):
         energy_matched(Directions.of([Site(9)], np.ones((1, D))), rows, 1)
     with pytest.raises(ValueError, match="different models"):
         energy_matched(Directions.of([SITES[0]], np.ones((1, 8))), rows, 1)
-    constant = ArrayRows({site: np.ones((5, D)) for site in SITES})
-    with pytest.raises(ValueError, match="do not vary"):
+    constant = ArrayRows({site: np.zeros((5, D)) for site in SITES})
+    with pytest.raises(ValueError, match="rows that vary"):
         energy_matched(v, constant, 1)
     with pytest.raises(ValueError, match="at least 1"):
         isotropic(v, 0)

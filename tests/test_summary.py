@@ -19,8 +19,9 @@ def rows_of(categories, *, cell=1, layer=3, coefficient=None, control=None, draw
     """One row a category (or a choice), prompts 0.., domains in turn; a column is one value or one a row."""
     out = []
     for n, category in enumerate(categories):
-        row = {"cell": cell, "intervention": "ablate", "layer": layer, "coefficient": coefficient, "control": control,
-               "draw": draw, "prompt": f"p{n}", "domain": "abc"[n % 3], "modality": "text", "category": category}  # fmt: skip
+        where = {"cell": cell, "intervention": "ablate", "layer": layer, "coefficient": coefficient}
+        row = {"control": control, "draw": draw, "prompt": f"p{n}", "domain": "abc"[n % 3], "modality": "text"}
+        row |= {"category": category} | where
         out.append(row | {name: value[n] if isinstance(value, list) else value for name, value in columns.items()})
     return out
 
@@ -56,7 +57,7 @@ def test_a_choice_is_a_rate_that_is_never_ill_formed():
 
 def test_means_are_over_domains_with_an_interval_over_them():
     """Domain a has four rows, b and c three: each domain weighs the same; t with two degrees of freedom."""
-    values = [float(n) for n in range(10)]
+    values = [float(n**2) for n in range(10)]
     one = entry(table_entries(rows_of(TEN, logit_difference=values), condition="x"), "logit_difference")
     means = [np.mean(values[start::3]) for start in range(3)]
     assert one["value"] == pytest.approx(np.mean(means)) != pytest.approx(np.mean(values))
@@ -77,9 +78,9 @@ def test_what_has_no_spread_has_no_interval():
 
 def test_every_split_and_modality_apart():
     rows = rows_of(TEN[:8])
-    for row, fields in zip(rows, [{"in_domain": True}, {"in_domain": True, "tier": "half"}, {"tier": "half"}, {"tier": "none"},
-                                  {"tier": "full"}, {}, {"modality": "image"}, {"modality": None}], strict=True):  # fmt: skip
-        row.update(fields)
+    tags = [{"in_domain": True}, {"in_domain": True, "tier": "half"}, {"tier": "half"}, {"tier": "none"}]
+    tags += [{"tier": "full"}, {}, {"modality": "image"}, {"modality": None}]
+    rows = [row | fields for row, fields in zip(rows, tags, strict=True)]
     entries = [one for one in table_entries(rows, condition="x") if one["metric"] == "contrary"]
     counts = {(one["split"], one["modality"]): (one["n"], one["value"]) for one in entries}
     assert counts == {
@@ -194,9 +195,11 @@ def test_a_table_gives_the_same_numbers_as_its_rows_in_a_fixed_order(tmp_path):
     first = json.dumps(table_entries(table, condition="x"), allow_nan=False)
     assert first == json.dumps(table_entries(ResultTable.open(tmp_path / "t"), condition="x"))
     assert first == json.dumps(summarise(ResultTable.open(tmp_path / "t"), condition="x"))
-    fields = {"metric", "value", "condition", "split", "modality", "layer", "coefficient", "interval", "interval_method",
-              "n", "clusters", "control", "detail", "target"}  # fmt: skip
+    fields = {"metric", "value", "condition", "split", "modality", "layer", "coefficient", "interval", "n", "clusters"}
+    fields |= {"interval_method", "control", "detail", "target"}
     assert all(fields <= one.keys() for one in json.loads(first))
+    twins = [one["metric"] for one in json.loads(first) if one["condition"] == "random"]
+    assert "contrary" in twins and "logit_difference" not in twins, "the twins did not state it"
 
 
 # What is no table.

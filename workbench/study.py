@@ -197,6 +197,7 @@ class Study:
         """Writes the summary, the samples, the figures and the report, and returns the report's path."""
         from workbench.reporting import report
 
+        self._keep_longest_seconds()
         summary = {
             "schema": SCHEMA,
             "seed": self.seed,
@@ -213,6 +214,12 @@ class Study:
         page = report(self.folder, to=self.folder / "report.html", figures=self.folder / "figures")
         print(f"wrote {page}")
         return page
+
+    def _keep_longest_seconds(self) -> None:
+        """A run that only resumes takes seconds; the summary states those of the run that did the work."""
+        file = self.folder / "summary.json"
+        earlier = json.loads(file.read_text())["seconds"] if file.is_file() else {}
+        self.seconds = {name: max(spent, earlier.get(name, 0.0)) for name, spent in self.seconds.items()}
 
     def _hashes(self) -> dict[str, Any]:
         files = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in self.inputs.files.items()}

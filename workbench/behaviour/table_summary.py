@@ -72,7 +72,10 @@ def table_entries(
                 )
                 out.append(plain_entry(metric, value, len(rows), {**same, **stated, "condition": name}))
                 for kind, drawn in twins[cell[:3]].items():
-                    draws = [values[twin][place][metric] for twin in drawn]
+                    stated_by = [values[twin].get(place, {}) for twin in drawn]
+                    draws = [each[metric] for each in stated_by if metric in each]
+                    if not draws:  # twins of another kind need not measure all that the cell does
+                        continue
                     tail = (tails or {}).get(metric)
                     control = {"kind": kind, "N": len(draws), "p": _p(value, draws, tail), "draws": draws}
                     kinship = {"condition": "random", "detail": kind} if kind in controls.KINDS else {"condition": kind}

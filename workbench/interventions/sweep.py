@@ -181,7 +181,8 @@ def _refuse_other_scope(intervention: Intervention, activations: RowSource | Non
     scope, at = (activations.info.get("scope") if activations is not None else None), intervention.describe().get("at")
     if scope and at and scope != at:
         raise ValueError(
-            f"energy-matched controls need activations of the positions that are edited, {at!r}; these were captured at "
+            f"energy-matched controls need activations of the positions that are edited, {at!r}; these were captured "
+            "at "
             f"{scope!r}, where other directions hold the energy: capture(..., at={at!r})."
         )
 

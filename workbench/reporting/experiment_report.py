@@ -30,8 +30,10 @@ def report(
     made from the numbers (`sentences.py`); the claim that a direction carries the effect is decided in `verdict.py`.
     Raises what `read_summary` and `write_page` raise.
     """
-    of_table = isinstance(run, str | Path) and (Path(run) / TABLE_FILE).is_file()
-    summary = read_summary(summary_of_table(Path(run)) if of_table else run, samples)
+    if isinstance(run, str | Path) and (Path(run) / TABLE_FILE).is_file():
+        summary = read_summary(summary_of_table(Path(run)), samples)
+    else:
+        summary = read_summary(run, samples)
     if to is None:
         folder = Path() if isinstance(run, Mapping) else Path(run) if Path(run).is_dir() else Path(run).parent
         to = folder / "report.html"

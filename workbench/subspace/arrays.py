@@ -76,11 +76,13 @@ class ArrayRows:
         return self._tags[name]
 
     def where(self, **conditions: Any) -> ArrayRows:
-        """The rows for which all conditions hold: variant=, label= or a tag; a value, a collection or a predicate."""
+        """The rows for which all conditions hold: variant=, label=, prompt_id=, position= or a tag; a value, a
+        collection or a predicate."""
+        own = {"variant": self.variants, "label": self.labels, "prompt_id": self.prompt_ids}
+        own["position"] = self.positions.tolist()
         keep = np.ones(len(self), dtype=bool)
         for name, wanted in conditions.items():
-            column = {"variant": self.variants, "label": self.labels, "prompt_id": self.prompt_ids}.get(name)
-            column = self.tag(name) if column is None else column
+            column = own[name] if name in own else self.tag(name)
             keep &= np.array([_holds(value, wanted) for value in column], dtype=bool)
         if not keep.any():
             raise ValueError(f"no row matches {conditions}: labels are {sorted(map(str, set(self.labels)))}.")

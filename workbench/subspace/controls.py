@@ -16,6 +16,7 @@ from workbench.subspace.basis import Subspace
 from workbench.subspace.directions import Directions, mean_of
 from workbench.subspace.rows import RowSource, chosen_sites, narrowed
 
+STEPS = 60  # of power iteration and of bisection: 2^-60 is below the rounding of float64
 KINDS = ("isotropic", "energy_matched", "orthogonal")
 
 
@@ -37,7 +38,7 @@ def orthogonal(v: Directions, n: int = 20, seed: int = 0) -> list[Directions]:
 
 
 def energy_matched(v: Directions, rows: RowSource, n: int = 20, seed: int = 0) -> list[Directions]:
-    """n random directions that hold exactly as much of the rows' energy as `v` does, of the norm of `v`, at each site.
+    """n random directions that hold exactly as much of the rows' energy as `v` does, with its norm, at each site.
 
     Energy is sum ((h - origin)·u)² around the origin of `v` (the point that ablation to the mean goes back to; the rows'
     own mean where `v` has none). Each draw turns a random combination of the rows, sum_i g_i (h_i - origin), towards an
@@ -63,6 +64,10 @@ def energy_matched(v: Directions, rows: RowSource, n: int = 20, seed: int = 0) -
             moment += part.T @ part
             combined += weights[:, start : start + len(part)] @ part
             start += len(part)
+        if not moment.any() and v.norm[index] > 0:
+            raise ValueError(
+                f"energy-matched controls at {site} need rows that vary: these do not. Leave the site out."
+            )
         for draw in range(n):
             found[draw, index] = _with_energy_of(v.unit[index], moment, combined[draw], isotropic[draw])
     draws = iter(found)
@@ -78,20 +83,19 @@ def _with_energy_of(
     """The direction between `high` and `low` whose energy under `moment` is that of `unit`, to 1e-6 of it."""
 
     def excess(direction: np.ndarray) -> float:
-        length = direction @ direction
-        return (direction @ moment @ direction) / length - wanted if length > 0 else 0.0
+        return float(direction @ moment @ direction) / max(float(direction @ direction), 1e-300) - wanted
+
+    def normed(direction: np.ndarray) -> np.ndarray:
+        return direction / max(float(np.linalg.norm(direction)), 1e-300)
 
     wanted = float(unit @ moment @ unit)
-    for _ in range(64):  # power iteration never lowers the energy; its limit is the largest that any direction holds
-        if excess(high) >= 0:
-            break
-        high = moment @ high
-        high = high / np.linalg.norm(high)
-    high, low = high / max(np.linalg.norm(high), 1e-300), low / np.linalg.norm(low)
-    if excess(low) >= 0:
-        return low
+    ceiling = float(np.trace(moment))
+    for _ in range(STEPS):  # multiplying by the moment never lowers the energy, by (ceiling - moment) never raises it
+        high = high if excess(high) >= 0 else normed(moment @ high)
+        low = low if excess(low) <= 0 else normed(low - moment @ low / ceiling)
+    high, low = normed(high), normed(low)
     within, without = 0.0, 1.0  # share of `low`: the energy is that of `unit` somewhere between
-    for _ in range(60):
+    for _ in range(STEPS):
         half = (within + without) / 2
         within, without = (half, without) if excess((1 - half) * high + half * low) >= 0 else (within, half)
     return (1 - within) * high + within * low

@@ -1,0 +1,174 @@
+"""doctor: sound models pass every check; a model that was broken on purpose fails the check that is meant for it."""
+
+import pytest
+import torch
+from own_hooks import hooks_left
+from tiny_models import FAMILIES
+
+from hooks.load import load_model
+from hooks.selftest import Check, Checkup, doctor
+
+ALL = ["residual chain", "whole-stream patch", "padding", "zero edit", "hooks removed", "cache under edits", "adapter"]
+
+
+def fresh(family="llama", dtype=torch.float32):
+    module, tokenizer, processor = FAMILIES[family]()
+    return load_model(module.to(dtype), tokenizer, processor)
+
+
+def broken(checkup):
+    return {check.name for check in checkup.checks if check.passed is False}
+
+
+def wrapped(part, change):
+    """`part` with a forward whose result goes through `change(result, args, kwargs)`."""
+    forward = part.forward
+    part.forward = lambda *args, **kwargs: change(forward(*args, **kwargs), args, kwargs)
+
+
+# What is sound passes.
+
+
+def test_the_tiny_families_pass(any_model):
+    before = hooks_left(any_model), torch.get_rng_state()
+    checkup = doctor(any_model)
+    assert [check.name for check in checkup.checks] == ALL
+    assert checkup.passed and [check.passed for check in checkup.checks] == [True] * 6 + [None], str(checkup)
+    assert hooks_left(any_model) == before[0]
+    assert torch.equal(torch.get_rng_state(), before[1]), "a check-up must not change the draws that follow it"
+
+
+def test_half_precision_passes():
+    assert doctor(fresh(dtype=torch.bfloat16)).passed
+
+
+def test_a_model_of_one_layer_passes():
+    assert doctor(load_model(*FAMILIES["llama"](layers=1))).passed
+
+
+def test_the_organism_passes_with_its_adapter(tuned_world):
+    """Its vocabulary knows none of the words that the checks ask, and it has a vision tower."""
+    checkup = doctor(tuned_world)
+    assert all(check.passed for check in checkup.checks), str(checkup)
+    assert "tuned moves the logits by" in checkup.checks[-1].detail
+    assert tuned_world.active == "tuned", "it is left as it was"
+
+
+def test_a_model_without_a_chat_template_is_asked_in_plain_text():
+    module, tokenizer, _ = FAMILIES["gpt2"]()
+    tokenizer.chat_template = None
+    assert doctor(load_model(module, tokenizer)).passed
+
+
+# What is broken fails, each check by a model made for it.
+
+
+def side_channel(model):
+    """The last block adds the embeddings behind the stream's back: the residual no longer holds all there is."""
+    kept = {}
+    model.module.model.embed_tokens.register_forward_hook(lambda module, args, out: kept.update(now=out))
+    wrapped(model.module.model.layers[-1], lambda out, a, k: out + 0.3 * kept["now"])
+
+
+def mixes_positions(model):
+    """A block that takes off the mean over positions, pads included: what a row holds depends on its neighbours."""
+    wrapped(model.module.model.layers[1], lambda out, a, k: out - out.mean(dim=1, keepdim=True))
+
+
+def ignores_the_mask(model):
+    """Neither attention mask nor positions: right padding does not show it (attention is causal), left padding does."""
+    forward = model.module.forward
+
+    def deaf(**kwargs):
+        kwargs.pop("attention_mask", None)
+        kwargs.pop("position_ids", None)
+        return forward(**kwargs)
+
+    model.module.forward = deaf
+
+
+def forgets_when_decoding(model):
+    """A block that does something else on one token at a time, as a cache that is read wrongly would."""
+    wrapped(model.module.model.layers[1], lambda out, a, k: out.flip(-1) if out.shape[1] == 1 else out)
+
+
+def changes_between_blocks(model):
+    """A user's own hook, left on the model: block 1 reads something else than what block 0 showed."""
+    model.module.model.layers[0].register_forward_hook(lambda module, args, out: out * 1.01)
+
+
+def is_random(model):
+    wrapped(model.module.model.layers[1], lambda out, a, k: out + 1e-5 * torch.randn_like(out))
+
+
+def leaves_hooks(model):
+    def again(module, args):
+        module.register_forward_pre_hook(lambda module, args: None)
+
+    model.module.model.layers[0].register_forward_pre_hook(again)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "expected"),
+    [
+        (side_channel, {"whole-stream patch"}),
+        (mixes_positions, {"padding", "cache under edits"}),
+        (ignores_the_mask, {"cache under edits"}),
+        (forgets_when_decoding, {"cache under edits"}),
+        (changes_between_blocks, {"residual chain"}),
+        (is_random, {"zero edit"}),
+        (leaves_hooks, {"hooks removed"}),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_each_check_fails_on_what_it_is_for(spoil, expected):
+    model = fresh()
+    spoil(model)
+    checkup = doctor(model)
+    assert not checkup.passed and broken(checkup) == expected, str(checkup)
+
+
+def test_an_adapter_that_does_nothing_fails(own_checkpoint):
+    base, adapter = own_checkpoint
+    model = load_model(base, adapter=adapter)
+    assert doctor(model).passed
+    with torch.no_grad():
+        for name, weight in model.module.named_parameters():
+            if "lora_B" in name:
+                weight.zero_()
+    checkup = doctor(model)
+    assert broken(checkup) == {"adapter"} and "tuned moves the logits by 0.0e+00" in str(checkup)
+
+
+def test_an_adapter_that_stays_fails(own_checkpoint, monkeypatch):
+    """Switched off, the base must be the base again, to the bit: merging and unmerging would not give that."""
+    base, adapter = own_checkpoint
+    model = load_model(base, adapter=adapter)
+    activate = model.adapters.activate
+
+    def careless(name):
+        if name != model.adapters._current:
+            with torch.no_grad():
+                model.module.get_input_embeddings().weight.mul_(1 + 1e-6)
+        activate(name)
+
+    monkeypatch.setattr(model.adapters, "activate", careless)
+    checkup = doctor(model)
+    assert broken(checkup) == {"adapter"} and "off again is the base NO MORE" in str(checkup)
+
+
+def test_a_check_that_raises_is_a_broken_one_and_the_others_go_on():
+    model = fresh()
+    model.module.generate = None
+    checkup = doctor(model)
+    assert broken(checkup) == {"cache under edits"}
+    assert "TypeError: 'NoneType' object is not callable" in str(checkup)
+
+
+def test_the_table_and_the_record():
+    checks = Check("one", True, "fine"), Check("the other", False, "off by 3"), Check("c", None, "-")
+    checkup = Checkup("a model", checks)
+    assert str(checkup).splitlines() == [
+        "a model", "one        ok       fine", "the other  BROKEN   off by 3", "c          skipped  -"]  # fmt: skip
+    assert checkup.record() == {"one": [True, "fine"], "the other": [False, "off by 3"], "c": [None, "-"]}
+    assert not checkup.passed and Checkup("m", checkup.checks[::2]).passed
