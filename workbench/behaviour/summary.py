@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hooks.site import Site
 from workbench.behaviour.table_summary import plain_entry, table_entries
 from workbench.interventions.maps import TransferMap
 from workbench.subspace.basis import Subspace
@@ -29,14 +30,7 @@ def direction_entries(v: Directions, *, condition: str, **facts: Any) -> list[di
     """Norm and split-half reliability of a direction, layer by layer."""
     out = []
     for i, site in enumerate(v.sites):
-        same = {
-            "condition": condition,
-            "split": "fit",
-            "modality": "all",
-            "layer": site.layer,
-            "detail": str(site),
-            **facts,
-        }
+        same = _at(site, condition, facts)
         out.append(plain_entry("norm", float(v.norm[i]), v.n_positive, same))
         if v.reliability is not None:
             out.append(plain_entry("reliability", float(v.reliability[i]), v.n_positive, same))
@@ -48,14 +42,7 @@ def spectrum_entries(subspace: Subspace, *, condition: str, **facts: Any) -> lis
     `CONDITION_null`, and the effective rank, layer by layer."""
     out = []
     for i, site in enumerate(subspace.sites):
-        same = {
-            "condition": condition,
-            "split": "fit",
-            "modality": "all",
-            "layer": site.layer,
-            "detail": str(site),
-            **facts,
-        }
+        same = _at(site, condition, facts)
         for j in range(subspace.k):
             out.append(
                 plain_entry(
@@ -79,12 +66,13 @@ def map_entries(
     """Held-out R² of a map between models, layer by layer of the target, and R² along the image of a direction."""
     measured = {"r2": found.r2, "r2_along": {} if along is None else found.r2_along(along)}
     return [
-        plain_entry(
-            metric,
-            float(value),
-            found.n_held_out,
-            {"condition": condition, "split": "fit", "modality": "all", "layer": site.layer, **facts},
-        )
+        plain_entry(metric, float(value), found.n_held_out, _at(site, condition, facts))
         for metric, values in measured.items()
         for site, value in values.items()
     ]
+
+
+def _at(site: Site, condition: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What every entry of one site states: it was measured on the prompts that directions are fitted on."""
+    place = {"split": "fit", "modality": "all", "layer": site.layer, "detail": str(site)}
+    return {"condition": condition, **place, **facts}

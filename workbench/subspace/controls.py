@@ -40,10 +40,10 @@ def orthogonal(v: Directions, n: int = 20, seed: int = 0) -> list[Directions]:
 def energy_matched(v: Directions, rows: RowSource, n: int = 20, seed: int = 0) -> list[Directions]:
     """n random directions that hold exactly as much of the rows' energy as `v` does, with its norm, at each site.
 
-    Energy is sum ((h - origin)·u)² around the origin of `v` (the point that ablation to the mean goes back to; the rows'
-    own mean where `v` has none). Each draw turns a random combination of the rows, sum_i g_i (h_i - origin), towards an
-    isotropic direction until its energy is that of `v`; a combination that holds too little is first multiplied by the
-    rows' second moment, which raises it. They are not made orthogonal to `v`, which is conservative.
+    Energy is sum ((h - origin)·u)² around the origin of `v` (the point that ablation to the mean goes back to; the
+    rows' own mean where `v` has none). Each draw turns a random combination of the rows, sum_i g_i (h_i - origin),
+    towards an isotropic direction until its energy is that of `v`; a combination that holds too little is first
+    multiplied by the rows' second moment, which raises it. They are not made orthogonal to `v`, which is conservative.
     Capture the rows at the positions that the ablation edits: directions that hold the energy of the last token hold
     little of the others'. Position 0 is left out, whose norm drowns the others in many models.
     Raises ValueError when a site of `v` was not captured, the width differs, or the rows do not vary there.
