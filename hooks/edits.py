@@ -103,7 +103,8 @@ class LowRankEdit:
         if self.remaining is not None:
             component = einsum(after, self.read.to(after)[cell], "row pos d, row k d -> row pos k")
             off = (component - self.remaining.to(after)[cell][:, None]).norm(dim=-1)
-            leftover = (off / after.norm(dim=-1).clamp_min(torch.finfo(after.dtype).tiny) * mask).amax(dim=1)
+            share = off / after.norm(dim=-1).clamp_min(torch.finfo(after.dtype).tiny)
+            leftover = torch.where(mask, share, 0.0).amax(dim=1)  # a pad may have no length, and no share
         where.tally.add(mask.sum(dim=1), removed, energy, leftover)
 
     def for_rows(self, row_cell: Sequence[int] | Int[Tensor, " row"]) -> LowRankEdit:

@@ -188,6 +188,10 @@ def folder_hash(folder: Path) -> str:
     """sha256 over the safetensors files and JSON configs of a checkpoint or adapter folder (see WHOLE_HASH_LIMIT)."""
     digest = hashlib.sha256()
     for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*config.json")]):
+        if file.name == "adapter_config.json":  # it names the folder of the base, which is not the adapter's identity
+            config = {**json.loads(file.read_text()), "base_model_name_or_path": None}
+            digest.update(json.dumps(config, sort_keys=True).encode())
+            continue
         digest.update(f"{file.name} {file.stat().st_size} ".encode())
         if file.stat().st_size <= WHOLE_HASH_LIMIT:
             digest.update(file.read_bytes())

@@ -78,6 +78,21 @@ def prompts() -> list[Prompt]:
     ]
 
 
+@pytest.fixture(scope="session")
+def many() -> list[Prompt]:
+    """Ten prompts of five lengths."""
+    kinds = ("even", "odd")
+    texts = ["word " * (1 + n // 2) + letter for n, letter in enumerate("abcdefghij")]
+    return [chat(f"p{n}", text, label=kinds[n % 2], tags={"n": n}) for n, text in enumerate(texts)]
+
+
+@pytest.fixture(scope="session")
+def half():
+    """Tiny llama in bfloat16."""
+    module, tokenizer, _ = FAMILIES["llama"]()
+    return load_model(module.bfloat16(), tokenizer)
+
+
 @pytest.fixture(scope="session", params=["llama", "gpt2", "gemma3", "gemma3 with images"])
 def scene(request, prompts, picture):
     """(model, prompts) of each family, rows of different lengths; for gemma3 also with images before, in and after
@@ -123,7 +138,7 @@ def own_checkpoint(tmp_path_factory) -> tuple[Path, Path]:
     from workbench.training import train_lora
 
     folder = tmp_path_factory.mktemp("checkpoint")
-    module, tokenizer, _ = FAMILIES["llama"]()
+    module, tokenizer, _ = FAMILIES["llama"](layers=2)
     for part in (module, tokenizer):
         part.save_pretrained(folder / "base")
     rows = [chat(f"row{n}", f"question {n}", response=answer) for n, answer in enumerate(["no", "no", "nay", "no"])]

@@ -181,8 +181,9 @@ def test_a_script_runs_on_any_checkpoint(own_checkpoint, tmp_path):
     rows = [asked(f"q{n}", f"question {text}", domain="ab"[n % 2], **answers) for n, text in enumerate(texts[:4])]
     questions = written(tmp_path / "questions.jsonl", rows)
     neutral = written(tmp_path / "neutral.jsonl", [asked("calm", "one two")])
-    command = [sys.executable, EXPERIMENTS / "layer_ablation.py", "--model", base, "--adapter", adapter,
-               "--prompts", prompts, "--questions", questions, "--neutral", neutral, "--to", tmp_path / "run"]  # fmt: skip
+    files = ["--prompts", prompts, "--questions", questions, "--neutral", neutral]
+    own = ["--model", base, "--adapter", adapter, *files, "--to", tmp_path / "run"]
+    command = [sys.executable, EXPERIMENTS / "layer_ablation.py", *own]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [str(part) for part in command], capture_output=True, text=True, cwd=tmp_path, env=environment
@@ -196,9 +197,9 @@ def test_a_script_runs_on_any_checkpoint(own_checkpoint, tmp_path):
     layers = {
         e["layer"] for e in summary["results"] if e["condition"] == "ablation" and e["metric"] == "logit_difference"
     }
-    assert layers == {0, 1, 2, None}
-    best = [e for e in summary["results"] if str(e["detail"]).startswith("best of 3 cells")]
+    assert layers == {0, 1, None}
+    best = [e for e in summary["results"] if str(e["detail"]).startswith("best of 2 cells")]
     assert best and all(e["control"]["N"] == 99 and 0 < e["control"]["p"] <= 1 for e in best)
     of_one = {e["detail"] for e in summary["results"] if e["condition"] == "ablation_of_one_vector"}
-    assert of_one == {f"the vector of layer {layer} at every layer" for layer in range(3)}
+    assert of_one == {f"the vector of layer {layer} at every layer" for layer in range(2)}
     assert all(e["n"] == 4 for e in summary["results"] if e["metric"] == "contrary")

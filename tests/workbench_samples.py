@@ -30,3 +30,9 @@ def random_subspace(model, k=3, sites=None, seed=0, **facts) -> Subspace:
     mean = rng.standard_normal((len(sites), model.d_model))
     ones = np.ones((len(sites), k))
     return Subspace(sites, basis, ones, mean, ones.sum(axis=1), n=9, **facts)
+
+
+def by_place(rows, site):
+    """{(prompt, variant, position): vector} of one site, float32."""
+    keys = zip(rows.prompt_ids, rows.variants, rows.positions.tolist(), strict=True)
+    return dict(zip(keys, rows.values(site), strict=True))

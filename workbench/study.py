@@ -209,7 +209,7 @@ class Study:
             "directions": None if self.cosines is None else {"cosines": self.cosines},
             "results": self.results,
         }
-        (self.folder / "summary.json").write_text(json.dumps(summary, indent=1))
+        (self.folder / "summary.json").write_text(json.dumps(_to_nine_digits(summary), indent=1))
         (self.folder / "samples.json").write_text(json.dumps(self.samples, indent=1))
         page = report(self.folder, to=self.folder / "report.html", figures=self.folder / "figures")
         print(f"wrote {page}")
@@ -228,6 +228,16 @@ class Study:
             "data": files,
             "code": code_hash(),
         }
+
+
+def _to_nine_digits(value: Any) -> Any:
+    """The same with every float at nine significant digits: the bits behind them change with an array's place in
+    memory, and two runs shall give one summary."""
+    if isinstance(value, dict):
+        return {name: _to_nine_digits(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_to_nine_digits(each) for each in value]
+    return float(f"{value:.9g}") if isinstance(value, float) else value
 
 
 def code_hash() -> str:

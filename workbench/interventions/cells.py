@@ -99,11 +99,17 @@ def grouped(edits: Sequence[Mapping[Site, Sequence[LowRankEdit]]], most: int) ->
 
 
 def fingerprint(edits: Mapping[Site, Sequence[LowRankEdit]]) -> str:
-    """A hash of all that a cell's edits do and measure: the same settings with another vector are another cell."""
+    """A hash of what a cell does and measures, to five digits: a direction that is fitted again differs in its last
+    bits (linear algebra libraries depend on where an array lies in memory), and a sweep must know it as the same when
+    it resumes."""
     digest = hashlib.sha256()
     for site in sorted(edits):
         for edit in edits[site]:
             digest.update(f"{site} {edit.scopes} {edit.threshold} {edit.power}".encode())
             for tensor in (edit.read, edit.write, edit.gain, edit.shift, edit.carry, edit.centre, edit.remaining):
-                digest.update(b"-" if tensor is None else np.ascontiguousarray(tensor.float().numpy()).tobytes())
+                values = np.zeros(0) if tensor is None else tensor.double().numpy()
+                scale = float(np.abs(values).max(initial=0.0)) or 1.0
+                digest.update(
+                    f"{values.shape} {scale:.4e}".encode() + np.round(values / scale * 1e5).astype(int).tobytes()
+                )
     return digest.hexdigest()[:16]
