@@ -45,8 +45,7 @@ def find_blocks(model: Any, tower: str = "language") -> list[nn.Module]:
     if not lists:
         raise UnsupportedArchitecture(
             f"{type(model).__name__}: no module list of {depth} blocks (the {tower} config's layer count) under "
-            f"{type(root).__name__}; "
-            f"found lists of {sorted(len(blocks) for blocks in _outermost_lists(root))}."
+            f"{type(root).__name__}; found lists of {sorted(len(blocks) for blocks in _outermost_lists(root))}."
         )
     return list(max(lists, key=lambda blocks: sum(weight.numel() for weight in blocks.parameters())))
 
@@ -62,8 +61,7 @@ def towers_of(model: nn.Module) -> dict[str, list[nn.Module]]:
 
 
 def image_token_id(config: Any) -> int | None:
-    """The id of the tokens that carry image features, from the config; a processor's own attribute may be another
-    token."""
+    """The id of the tokens that carry image features, by the config; a processor's own attribute may differ."""
     for name in ("image_token_id", "image_token_index"):
         if isinstance(value := getattr(config, name, None), int):
             return value

@@ -21,8 +21,7 @@ PER_TOKEN = ("token_type_ids", "mm_token_type_ids")  # what some processors retu
 
 @dataclass(frozen=True)
 class Encoded:
-    """One prompt as the model reads it. The response's ids are put after the prompt's, so that both stay what they
-    were."""
+    """One prompt as the model reads it. The response's ids come after the prompt's: both stay what they were."""
 
     id: str
     input_ids: Int[Tensor, " pos"]
@@ -119,8 +118,7 @@ class Encoder:
         if bos is not None and len(ids) > 1 and ids[0] == ids[1] == bos:
             raise PromptError(
                 f"prompt {prompt.id!r} begins with two BOS tokens: expected one. The chat template and the text both "
-                "write it; "
-                "take it out of the text."
+                "write it; take it out of the text."
             )
         instruction_end = self._instruction_end(prompt, rendered, ids)
         p = len(ids)
@@ -142,8 +140,7 @@ class Encoder:
         if self._template_of().chat_template is None:
             raise PromptError(
                 f"prompt {prompt.id!r} is a conversation, but the tokenizer has no chat template: expected an "
-                "instruct model, "
-                "or prompts with 'text' instead of 'messages'."
+                "instruct model, or prompts with 'text' instead of 'messages'."
             )
         rendered = self._apply(prompt.messages, add_generation_prompt=True)
         for message in prompt.messages:

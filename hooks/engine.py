@@ -62,8 +62,8 @@ class Visit:
         if missing:
             raise RuntimeError(
                 f"the hooks at {', '.join(missing)} never fired: the forward did not pass these blocks. Text-only "
-                "rows do not pass "
-                "a vision tower or cross-attention blocks; give prompts with images, or leave these sites out."
+                "rows do not pass a vision tower or cross-attention blocks; give prompts with images, or leave "
+                "these sites out."
             )
         prompts = len(self._owners["language"])
         for site, tallies in self.tallies.items():
@@ -137,6 +137,5 @@ def _check_shape(site: Site, resid: Any, tokens: Tokens) -> None:
         came = tuple(resid.shape) if isinstance(resid, Tensor) else type(resid).__name__
         raise RuntimeError(
             f"the residual at {site} is {came}: expected {tuple(tokens.position.shape)} rows and positions and one "
-            "width. This "
-            "architecture's stream is not [row, pos, d_model] here, so its numbers would be misread."
+            "width. This architecture's stream is not [row, pos, d_model] here, so its numbers would be misread."
         )

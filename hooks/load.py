@@ -151,9 +151,8 @@ def _with_adapters(module: nn.Module, folders: Mapping[str, Path]) -> Adapters:
         if lost or len(landed) != len(stored):
             raise ValueError(
                 f"adapter {folder} did not load: {len(lost)} of its {len(stored)} tensors found no place (first: "
-                f"{lost[:1]}), and "
-                f"{max(0, len(landed) - len(stored))} places stayed empty. Expected an adapter that was trained on "
-                "this architecture."
+                f"{lost[:1]}), and {max(0, len(landed) - len(stored))} places stayed empty. Expected an adapter that "
+                "was trained on this architecture."
             )
     module.eval()
     return Adapters(peft, tuple(folders))
@@ -173,8 +172,7 @@ def _refuse_identity(model: HuggingFaceModel) -> None:
         if torch.equal(logits(variant), base) and not _acts_on_images(model, variant):
             raise ValueError(
                 f"adapter {variant!r} changes nothing: the logits of a probe with it on equal those with it off, bit "
-                "for bit. Expected a "
-                "trained adapter (an untrained LoRA has B = 0)."
+                "for bit. Expected a trained adapter (an untrained LoRA has B = 0)."
             )
 
 

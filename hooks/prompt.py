@@ -58,8 +58,7 @@ class Prompt:
 
     @property
     def content_hash(self) -> str:
-        """sha256 of all that the model sees: roles, texts, image bytes, prefill and response; not the id, label or
-        tags."""
+        """sha256 of all that the model sees: roles, texts, image bytes, prefill and response; no id, label or tags."""
         return _content_hash(self.messages, self.text, self.prefill, self.response)
 
     def record(self) -> dict[str, Any]:
@@ -126,9 +125,8 @@ def read_prompts(path: str | Path) -> list[Prompt]:
                 raise PromptError(f"{path}, line {number}: {error}") from None
             if prompt.id in line_of:
                 raise PromptError(
-                    f"{path}, line {number}: id {prompt.id!r} was used on line {line_of[prompt.id]}: every id must be "
-                    "unique "
-                    "(a line without an id is named by its content, so two equal lines need ids)."
+                    f"{path}, line {number}: id {prompt.id!r} was used on line {line_of[prompt.id]}: every id must "
+                    "be unique (a line without an id is named by its content, so two equal lines need ids)."
                 )
             line_of[prompt.id] = number
             prompts.append(prompt)

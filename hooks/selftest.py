@@ -22,8 +22,7 @@ TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}  # 
 
 @dataclass(frozen=True)
 class Check:
-    """One promise about a model: kept (True), broken (False), or not testable here (None), with the number behind
-    it."""
+    """One promise about a model: kept (True), broken (False) or not testable here (None), and the number behind it."""
 
     name: str
     passed: bool | None

@@ -93,6 +93,22 @@ def half():
     return load_model(module.bfloat16(), tokenizer)
 
 
+@pytest.fixture(scope="session")
+def questions() -> list[Prompt]:
+    """Six questions of two domains, with the answers to choose between."""
+    texts = ["hi", "what is this", "is it", "a somewhat longer question", "and another long one?", "so"]
+    return [
+        chat(f"q{n}", text, tags={"right": "yes", "contrary": "no", "domain": "ab"[n % 2]})
+        for n, text in enumerate(texts)
+    ]
+
+
+@pytest.fixture(scope="session")
+def neutral() -> list[Prompt]:
+    """Prompts that no intervention should change much."""
+    return [chat(f"calm{n}", text) for n, text in enumerate(["one", "two words", "a third prompt here"])]
+
+
 @pytest.fixture(scope="session", params=["llama", "gpt2", "gemma3", "gemma3 with images"])
 def scene(request, prompts, picture):
     """(model, prompts) of each family, rows of different lengths; for gemma3 also with images before, in and after

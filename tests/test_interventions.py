@@ -237,7 +237,6 @@ def narrow(model):
 
 
 def still(model):
-    """A direction that did not move anywhere."""
     zeros = np.zeros((model.n_layers, model.d_model))
     return Directions.of(posts(model), zeros, origin=zeros, residual_norm=np.ones(model.n_layers))
 

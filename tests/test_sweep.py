@@ -1,4 +1,4 @@
-"""sweep: cells as rows against one run a cell, its controls, what each row states, and going on after a stop."""
+"""sweep: cells as rows against one run a cell, its controls, and what each row states."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 import torch
-from conftest import chat
 from own_hooks import everything
 from torch.nn.functional import kl_div
-from workbench_samples import random_directions, random_subspace
+from workbench_samples import ask, cells_of, first_id, random_directions, random_subspace
 
 from hooks.prompt import read_prompts
 from hooks.site import Site
@@ -17,7 +16,7 @@ from workbench.behaviour.evaluate import evaluate
 from workbench.behaviour.judges import judge
 from workbench.capturing import capture
 from workbench.interventions.ablate import Ablate, KeepOnly
-from workbench.interventions.steer import Clamp, Steer
+from workbench.interventions.steer import Steer
 from workbench.interventions.sweep import sweep
 from workbench.subspace import controls
 from workbench.subspace.arrays import ArrayRows
@@ -25,34 +24,6 @@ from workbench.subspace.means import difference_of_means
 
 SILENT = {"progress": False, "max_new_tokens": 4}
 CONTAINS = judge("rule:contains")
-
-
-def ask(identifier, *parts, **tags):
-    return chat(identifier, *parts, tags={"right": "yes", "contrary": "no", **tags})
-
-
-@pytest.fixture
-def questions():
-    texts = ["hi", "what is this", "is it", "a somewhat longer question", "and another long one?", "so"]
-    return [ask(f"q{n}", text, domain="ab"[n % 2]) for n, text in enumerate(texts)]
-
-
-@pytest.fixture
-def neutral():
-    return [chat(f"calm{n}", text) for n, text in enumerate(["one", "two words", "a third prompt here"])]
-
-
-def cells_of(model):
-    """One of every kind, with and without what is measured, ranks 1 and 3, several scopes."""
-    v, subspace = random_directions(model), random_subspace(model)
-    return [
-        Ablate(v, 0), Ablate(v), Ablate(v, 1, to="zero", at="last"), Ablate(subspace.replace(origin=subspace.mean), 1),
-        Steer(v, 1, 2.0), Steer(v, [0, 2], -1.0, at="prompt"), Clamp(v, 1, 3.0), KeepOnly(subspace, 2),
-    ]  # fmt: skip
-
-
-def first_id(model, word):
-    return model.tokenizer(word, add_special_tokens=False)["input_ids"][0]
 
 
 # Cells as rows.

@@ -1,10 +1,14 @@
-"""Random directions and subspaces for tests of what is done with them."""
+"""Random directions, subspaces and interventions for tests of what is done with them."""
 
 from __future__ import annotations
 
 import numpy as np
+from conftest import chat
 
+from hooks.prompt import Prompt
 from hooks.site import Site
+from workbench.interventions.ablate import Ablate, KeepOnly
+from workbench.interventions.steer import Clamp, Steer
 from workbench.subspace.basis import Subspace
 from workbench.subspace.directions import Directions
 
@@ -36,3 +40,21 @@ def by_place(rows, site):
     """{(prompt, variant, position): vector} of one site, float32."""
     keys = zip(rows.prompt_ids, rows.variants, rows.positions.tolist(), strict=True)
     return dict(zip(keys, rows.values(site), strict=True))
+
+
+def ask(identifier, *parts, **tags) -> Prompt:
+    """A question with its two answers."""
+    return chat(identifier, *parts, tags={"right": "yes", "contrary": "no", **tags})
+
+
+def cells_of(model):
+    """One of every kind, with and without what is measured, ranks 1 and 3, several scopes."""
+    v, subspace = random_directions(model), random_subspace(model)
+    return [
+        Ablate(v, 0), Ablate(v), Ablate(v, 1, to="zero", at="last"), Ablate(subspace.replace(origin=subspace.mean), 1),
+        Steer(v, 1, 2.0), Steer(v, [0, 2], -1.0, at="prompt"), Clamp(v, 1, 3.0), KeepOnly(subspace, 2),
+    ]  # fmt: skip
+
+
+def first_id(model, word):
+    return model.tokenizer(word, add_special_tokens=False)["input_ids"][0]

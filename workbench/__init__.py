@@ -82,8 +82,7 @@ _HOME = {
 
 
 def _refuse_shadowed_rooms() -> None:
-    """A `hooks.py` or `stores/` beside a user's script would be imported in place of ours: say so, and how to mend
-    it."""
+    """A `hooks.py` or `stores/` beside a user's script would be imported in place of ours: refused, with the mend."""
     home = Path(__file__).resolve().parent.parent
     for room in ("hooks", "stores"):
         spec = importlib.util.find_spec(room)
@@ -91,8 +90,7 @@ def _refuse_shadowed_rooms() -> None:
         if found is None or found.parent.parent != home:
             raise ImportError(
                 f"workbench needs its own package '{room}' (in {home}), but Python finds {found or 'none'} first. "
-                "Rename that file or "
-                "folder, or run the script from another folder."
+                "Rename that file or folder, or run the script from another folder."
             )
 
 

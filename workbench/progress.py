@@ -14,8 +14,7 @@ EVERY = 15.0  # seconds between the lines of a log
 
 
 class Progress(AbstractContextManager["Progress"]):
-    """Counts units of work: `with Progress(name, total) as bar: ... bar.update()`. `done` are those of an earlier
-    run."""
+    """Counts units of work: `with Progress(name, total) as bar: ... bar.update()`. `done`: those of an earlier run."""
 
     def __init__(self, name: str, total: int, *, done: int = 0, show: bool = True) -> None:
         self._name, self._total, self._done = name, total, done

@@ -94,8 +94,7 @@ class Study:
         return self.outside("tuned")
 
     def outside(self, *variants: str) -> list[Prompt]:
-        """The evaluation questions (`split_of` is `other_domains`) of no domain that one of these variants was tuned
-        on."""
+        """The evaluation questions (`split_of` is `other_domains`) of no domain that these variants were tuned on."""
         domains = {self.inputs.domains.get(variant) for variant in variants}
         asked = [prompt for prompt in read_prompts(self.inputs.questions) if split_of(prompt.tags) == "other_domains"]
         found = [

@@ -132,8 +132,7 @@ class HuggingFaceModel:
     ) -> Generation:
         """Answers to the prompts (a response given in a prompt is left out), padded left, with the KV cache; greedy
         unless `do_sample=True` (with `temperature`, `top_p`, ...). Scopes are extended token by token; rows that have
-        ended are
-        edited no more."""
+        ended are edited no more."""
         for name in ("num_beams", "num_return_sequences"):
             if (sampling.get(name) or 1) > 1:
                 raise ValueError(
@@ -250,6 +249,5 @@ def _refuse_no_edit(visit: Visit, must_edit: bool) -> None:
         sites = ", ".join(str(site) for site in visit.tallies)
         raise NothingEdited(
             f"the edits at {sites} touched no position of any row: expected at least one. Their scope matches no "
-            "token of these "
-            "prompts (an 'image' scope on text, a 'response' scope on prompts without one)."
+            "token of these prompts (an 'image' scope on text, a 'response' scope on prompts without one)."
         )

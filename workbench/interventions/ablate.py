@@ -40,8 +40,7 @@ class Ablate:
         if self.to == "mean" and self.direction.origin is None:
             raise ValueError(
                 "Ablate(to='mean') needs the mean of the negative class, which this direction does not carry: use "
-                "to='zero', "
-                "or wb.with_mean(v, store)."
+                "to='zero', or wb.with_mean(v, store)."
             )
 
     def edits(self, model: TracedModel) -> dict[Site, list[LowRankEdit]]:

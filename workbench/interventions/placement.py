@@ -61,8 +61,7 @@ def check_width(found: Directions | Subspace, d_model: int, name: str) -> None:
     if width != d_model:
         raise ValueError(
             f"{name} has vectors of width {width}, but this model's residual stream is {d_model} wide: they were "
-            "fitted on "
-            f"{found.model or 'another model'}; carry them over with wb.fit_transfer(...).map(v)."
+            f"fitted on {found.model or 'another model'}; carry them over with wb.fit_transfer(...).map(v)."
         )
 
 

@@ -40,8 +40,7 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True)
 class Cell:
-    """One point of the grid. `control` is None for the intervention itself, else the kind of its random twin, `draw`
-    its number."""
+    """One point of the grid. `control`: None for the intervention itself, else the kind of its twin, `draw` its number."""
 
     intervention: Intervention | None
     control: str | None = None
@@ -182,15 +181,13 @@ def _refuse_other_scope(intervention: Intervention, activations: RowSource | Non
     if scope and at and scope != at:
         raise ValueError(
             f"energy-matched controls need activations of the positions that are edited, {at!r}; these were captured "
-            "at "
-            f"{scope!r}, where other directions hold the energy: capture(..., at={at!r})."
+            f"at {scope!r}, where other directions hold the energy: capture(..., at={at!r})."
         )
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """The prompts of a sweep, encoded once: as they are, with the answer begun (for the choice), and the neutral
-    ones."""
+    """The prompts of a sweep, encoded once: as they are, with the answer begun, and the neutral ones."""
 
     prompts: Sequence[Prompt]
     plain: list[Encoded]
@@ -281,6 +278,5 @@ def _refuse_idle(table: ResultTable, cells: Sequence[Cell]) -> None:
     if idle:
         raise NothingEdited(
             f"{len(idle)} cells of this sweep touched no position of any prompt, the first {idle[0].describe()}: "
-            "expected "
-            "a scope that the prompts have."
+            "expected a scope that the prompts have."
         )

@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,8 @@ def _trained(
             )
         return inputs
 
+    # peft asks the model for an attribute that transformers has renamed: nothing that a user could mend.
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
     peft = get_peft_model(
         module,
         LoraConfig(
