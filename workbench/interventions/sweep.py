@@ -40,7 +40,7 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True)
 class Cell:
-    """One point of the grid. `control`: None for the intervention itself, else the kind of its twin, `draw` its number."""
+    """One point of the grid. `control`: None for the intervention itself, else its twin's kind, `draw` its number."""
 
     intervention: Intervention | None
     control: str | None = None
