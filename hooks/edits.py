@@ -96,7 +96,7 @@ class LowRankEdit:
             where.tally.add(mask.sum(dim=1))
             return
         # Position 0 counts as edited but not for energy: in many models its norm drowns all others.
-        before, after, on = resid.float(), edited.float(), (mask & (where.tokens.position > 0)).float()
+        before, after, on = resid.float(), edited.float(), (mask & where.tokens.measured).float()
         removed = ((after - before).square().sum(-1) * on).sum(1)
         energy = ((before - self.centre.to(before)[cell][:, None]).square().sum(-1) * on).sum(1)
         leftover = None

@@ -89,7 +89,8 @@ def _from_pretrained(
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
     from transformers.utils import logging
 
-    if ("/" in name or name.startswith(".")) and name.count("/") != 1 and not Path(name).is_dir():
+    is_path = name.startswith((".", "/", "~")) or name.count("/") > 1
+    if is_path and not Path(name).is_dir():
         raise FileNotFoundError(
             f"model folder {name} does not exist: expected a checkpoint folder, or a hub name such as 'org/model'."
         )

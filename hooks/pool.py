@@ -29,8 +29,7 @@ class Pool:
 
     def mask(self, tokens: Tokens) -> Tensor:
         mask = tokens.mask(self.scope)
-        first_counts = self.reduce == "none" or self.scope != "all" or tokens.patches
-        return mask if first_counts else mask & (tokens.position > 0)
+        return mask & tokens.measured if self.reduce == "mean" and self.scope == "all" else mask
 
     def __call__(self, resid: Float[Tensor, "row pos d_model"], where: Where) -> Float[Tensor, "n d_model"] | None:
         mask = self.mask(where.tokens)

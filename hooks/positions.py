@@ -64,6 +64,11 @@ class Tokens:
     patches: bool = False  # True inside a vision tower, whose rows are images and whose positions are patches
     owner: Int[Tensor, " row"] | None = None  # there: the prompt that each image belongs to
 
+    @property
+    def measured(self) -> Bool[Tensor, "row pos"]:
+        """What statistics count: every real token but position 0, whose norm drowns the others; every patch."""
+        return self.position >= 0 if self.patches else self.position > 0
+
     def mask(self, scope: Scope) -> Bool[Tensor, "row pos"]:
         """True at the positions of the scope; a row without any (a text row under `image`) is all False."""
         scope = checked_scope(scope)

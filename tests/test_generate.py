@@ -208,3 +208,17 @@ def test_completions_that_nothing_edited_are_refused(gemma3, picture):
     assert [one.edited for one in completions] == [False, True]
     with pytest.raises(NothingEdited, match="touched no position of any prompt"):
         generate(gemma3, rows[:1], Adds(1, "image"), max_new_tokens=2)
+
+
+def test_a_checkpoints_own_decoding_settings_do_not_count(llama, prompts):
+    """Qwen's checkpoints carry a repetition penalty, which transformers applies to greedy decoding as well."""
+    config = llama.module.generation_config
+    batch = llama.encode(prompts)
+    plain = llama.generate(batch, max_new_tokens=8).token_ids
+    before = config.repetition_penalty, config.suppress_tokens
+    config.repetition_penalty, config.suppress_tokens = 5.0, [plain[0][0]]
+    try:
+        assert llama.generate(batch, max_new_tokens=8).token_ids == plain
+        assert llama.generate(batch, max_new_tokens=8, repetition_penalty=5.0).token_ids != plain
+    finally:
+        config.repetition_penalty, config.suppress_tokens = before

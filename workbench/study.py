@@ -178,8 +178,13 @@ class Study:
         taken: dict[tuple[Any, Any], int] = {}
         for row in table.rows():
             place = (row.get("domain"), row.get("modality"))
-            prompt = asked[str(row["prompt"])]
-            if row["control"] is None and row.get("text") is not None and taken.setdefault(place, 0) < each:
+            prompt = asked.get(str(row["prompt"]))
+            if (
+                prompt is not None
+                and row["control"] is None
+                and row.get("text") is not None
+                and taken.setdefault(place, 0) < each
+            ):
                 taken[place] += 1
                 self.samples.append(
                     {

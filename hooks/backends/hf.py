@@ -20,6 +20,24 @@ from hooks.model import Edits, Generation, Keeps, NothingEdited, Trace
 from hooks.positions import Tokens
 from hooks.prompt import Prompt
 
+# What a checkpoint's own generation config may hold besides, such as Qwen's repetition penalty, is not asked for: greedy
+# is the argmax of the logits, and a sample is drawn from them.
+PLAIN_DECODING: dict[str, Any] = {
+    "do_sample": False,
+    "num_beams": 1,
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "encoder_no_repeat_ngram_size": 0,
+    "min_length": 0,
+    "bad_words_ids": None,
+    "suppress_tokens": None,
+    "begin_suppress_tokens": None,
+    "forced_bos_token_id": None,
+    "forced_eos_token_id": None,
+    "guidance_scale": None,
+}
+PLAIN_SAMPLING: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": None, "typical_p": 1.0}
+
 
 class HuggingFaceModel:
     """A Hugging Face model whose residual stream can be read and edited (the protocol `TracedModel`).
@@ -131,8 +149,8 @@ class HuggingFaceModel:
         **sampling: Any,
     ) -> Generation:
         """Answers to the prompts (a response given in a prompt is left out), padded left, with the KV cache; greedy
-        unless `do_sample=True` (with `temperature`, `top_p`, ...). Scopes are extended token by token; rows that have
-        ended are edited no more."""
+        unless `do_sample=True` (with `temperature`, `top_p`, ...; the checkpoint's own sampling settings do not count).
+        Scopes are extended token by token; rows that have ended are edited no more."""
         for name in ("num_beams", "num_return_sequences"):
             if (sampling.get(name) or 1) > 1:
                 raise ValueError(
@@ -144,7 +162,9 @@ class HuggingFaceModel:
         batch = self.encoder.collate(prompts_only, "left")
         clock = _StepClock(batch.tokens.to(self.device), stop_ids)
         handle = self.module.register_forward_pre_hook(clock.tick, with_kwargs=True)
-        options = {"do_sample": False, "num_beams": 1, "pad_token_id": self.encoder.pad_id, **sampling}
+        options = {**PLAIN_DECODING, "pad_token_id": self.encoder.pad_id, **sampling}
+        if options["do_sample"]:
+            options = {**PLAIN_SAMPLING, **options}
         if stop_ids:
             options["eos_token_id"] = sorted(stop_ids)
         try:

@@ -53,7 +53,7 @@ class Choice:
 
 
 def prefilled(prompt: Prompt) -> Prompt:
-    """The prompt with the beginning of its answer (tag `answer_prefix`) given, and no response: the next token decides."""
+    """The prompt with its answer begun (tag `answer_prefix`), and without a response: the next token decides."""
     return replace(prompt, prefill=prompt.tags.get("answer_prefix", prompt.prefill), response=None)
 
 

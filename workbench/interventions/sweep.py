@@ -94,7 +94,12 @@ def sweep(
     every += [Cell(twin, kind, draw) for kind, own in (twins or {}).items() for draw, twin in enumerate(own)]
     edits = [{} if cell.intervention is None else cell.intervention.edits(model) for cell in every]
 
-    reads_choice = all({"right", "contrary"} <= set(prompt.tags) for prompt in listed)
+    pairs = sum({"right", "contrary"} <= set(prompt.tags) for prompt in listed)
+    if 0 < pairs < len(listed):
+        raise ValueError(
+            f"{pairs} of {len(listed)} prompts have the tags 'right' and 'contrary': expected all, or none."
+        )
+    reads_choice = pairs > 0
     if judge is None and not reads_choice:
         raise ValueError(
             "sweep has nothing to measure: expected a judge, or prompts with the tags 'right' and 'contrary'."
