@@ -20,7 +20,7 @@ from hooks.model import Edits, Generation, Keeps, NothingEdited, Trace
 from hooks.positions import Tokens
 from hooks.prompt import Prompt
 
-# What a checkpoint's own generation config may hold besides, such as Qwen's repetition penalty, is not asked for: greedy
+# What a checkpoint's own generation config holds besides (Qwen: a repetition penalty) is not asked for: greedy
 # is the argmax of the logits, and a sample is drawn from them.
 PLAIN_DECODING: dict[str, Any] = {
     "do_sample": False,
