@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from hooks.prompt import read_prompts
+from stores import ResultTable
+from workbench.behaviour.samples import samples_of
 from workbench.inputs import Inputs, argument_parser, inputs_from
 from workbench.interventions.ablate import Ablate
 from workbench.interventions.steer import Steer
@@ -94,6 +96,18 @@ def test_two_runs_give_the_same_numbers(two):
     assert samples[0] == samples[1]
     texts = json.loads(samples[0])
     assert texts and all({"prompt", "id", "condition", "text", "category"} <= sample.keys() for sample in texts)
+
+
+def test_the_samples_of_a_sweep_are_answers_under_its_first_intervention(two):
+    """Not those of the unedited model, whose rows come first in the table."""
+    study = two[0]
+    table = ResultTable.open(study.folder / "cells")
+    edited = {row["prompt"]: row["text"] for row in table.rows(cell=1)}
+    plain = {row["prompt"]: row["text"] for row in table.rows(cell=0)}
+    assert [sample["text"] for sample in study.samples] == [edited[sample["id"]] for sample in study.samples]
+    assert any(edited[sample["id"]] != plain[sample["id"]] for sample in study.samples)
+    only_plain = samples_of(ResultTable.open(study.folder / "cells"), [], "tuned")
+    assert only_plain == []
 
 
 def test_a_study_that_is_run_again_reads_what_it_has(two, inputs, monkeypatch):

@@ -21,6 +21,7 @@ from hooks.positions import Scope
 from hooks.prompt import Prompt, read_prompts
 from stores import ActivationStore, ResultTable, Rows
 from workbench.behaviour.judges import Judge, judge
+from workbench.behaviour.samples import samples_of
 from workbench.behaviour.summary import summarise
 from workbench.behaviour.table_summary import split_of
 from workbench.capturing import capture
@@ -167,35 +168,11 @@ class Study:
         """Takes a result (see `wb.summarise`); with `sample` some answers of a table go into the report."""
         self.results += summarise(found, condition=condition, **facts)
         if sample:
-            self._sample(found, condition)
+            self.samples += samples_of(found, read_prompts(self.inputs.questions), condition)
 
     def add_cosines(self, labels: Sequence[str], matrix: np.ndarray) -> None:
         """The cosines between directions that the report shows."""
         self.cosines = {"labels": list(labels), "matrix": np.round(matrix, 6).tolist()}
-
-    def _sample(self, table: ResultTable, condition: str, each: int = 2) -> None:
-        asked = {prompt.id: prompt for prompt in read_prompts(self.inputs.questions)}
-        taken: dict[tuple[Any, Any], int] = {}
-        for row in table.rows():
-            place = (row.get("domain"), row.get("modality"))
-            prompt = asked.get(str(row["prompt"]))
-            if (
-                prompt is not None
-                and row["control"] is None
-                and row.get("text") is not None
-                and taken.setdefault(place, 0) < each
-            ):
-                taken[place] += 1
-                self.samples.append(
-                    {
-                        "prompt": prompt.messages[-1].text if prompt.messages else prompt.text,
-                        "id": row["prompt"],
-                        "modality": row.get("modality"),
-                        "condition": condition,
-                        "text": row["text"],
-                        "category": row["category"],
-                    }
-                )
 
     def finish(self) -> Path:
         """Writes the summary, the samples, the figures and the report, and returns the report's path."""

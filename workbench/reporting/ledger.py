@@ -48,7 +48,7 @@ def transfer(summary: Summary) -> list[Block]:
             said = sentences.transferred(
                 tuned, result, within, shuffled, own, result.modality, summary.controls(result).get(HONEST)
             )
-            words.append(f"{name}: {said[0].lower()}{said[1:]}")
+            words.append(f"{name[:1].upper()}{name[1:]}: {said[0].lower()}{said[1:]}")
         rows.append(f"{name} ({result.modality})")
         mean = [float(np.mean(draws)) if draws else np.nan for draws in (within, shuffled)]
         cells.append([tuned.value if tuned else np.nan, result.value, *mean, own.value if own else np.nan])
