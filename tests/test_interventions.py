@@ -261,9 +261,9 @@ def still(model):
         (lambda m: Steer(random_directions(m, residual_norm=None), 0, unit="residual"), "use unit='raw'"),
         (lambda m: Steer(random_directions(m), 0, unit="sigma"), r"unit='sigma'\) is unknown"),
         (lambda m: Steer(random_directions(m), 0, at="answer"), "scope 'answer' is unknown: expected one of prompt"),
-        (lambda m: Ablate(still(m)), "has nothing to remove: the direction has norm 0 at every site"),
-        (lambda m: Steer(still(m), 0), "has nothing to add: the direction has norm 0"),
-        (lambda m: Clamp(still(m), "all", 1.0), "has no coordinate to set: the direction has norm 0"),
+        (lambda m: Ablate(still(m)), r"Ablate\(layer=all\) has nothing to act with: .* norm 0 at every site"),
+        (lambda m: Steer(still(m), 0), r"Steer\(layer=0\) has nothing to act with: .* norm 0"),
+        (lambda m: Clamp(still(m), "all", 1.0), r"Clamp\(layer=all\) has nothing to act with: .* norm 0"),
     ],
 )  # fmt: skip
 def test_what_cannot_act_says_what_to_do(llama, make, says, monkeypatch):
@@ -299,3 +299,12 @@ def test_generation_under_interventions_is_in_the_order_of_the_prompts(model):
     plain = generate(model, asked, **limit)
     assert [one.edited for one in plain] == [None] * 3
     assert [one.token_ids for one in plain] != [one.token_ids for one in completions], "the meta-test"
+
+
+def test_vectors_of_another_model_of_the_same_width_are_refused(llama):
+    """Equal widths make no shared residual space; where one is shared, the user says so."""
+    foreign = random_directions(llama).replace(model="another-llama")
+    with pytest.raises(ValueError, match="vectors of the model 'another-llama', but this is 'LlamaForCausalLM'"):
+        Ablate(foreign, to="zero").edits(llama)
+    assert Ablate(foreign.replace(model="LlamaForCausalLM"), to="zero").edits(llama)
+    assert Ablate(foreign.replace(model=""), to="zero").edits(llama)  # imported: nothing is known of it

@@ -12,7 +12,7 @@ from hooks.edits import LowRankEdit
 from hooks.model import TracedModel
 from hooks.positions import Scope, checked_scope, scope_name
 from hooks.site import Site
-from workbench.interventions.placement import Layers, as_rows, basis_at, check_width, layer_facts, sites_of
+from workbench.interventions.placement import Layers, as_rows, layer_facts, placed
 from workbench.subspace.basis import Subspace
 from workbench.subspace.directions import Directions
 
@@ -44,12 +44,8 @@ class Ablate:
             )
 
     def edits(self, model: TracedModel) -> dict[Site, list[LowRankEdit]]:
-        check_width(self.direction, model.d_model, "Ablate")
         out: dict[Site, list[LowRankEdit]] = {}
-        for site in sites_of(self.layer, model.n_layers, "Ablate"):
-            if (found := basis_at(self.direction, site, self.source)) is None:
-                continue
-            basis, origin = found
+        for site, basis, origin in placed(self.direction, self.layer, self.source, model, "Ablate"):
             keep = basis @ origin if self.to == "mean" and origin is not None else np.zeros(len(basis))
             rows, k = as_rows(basis), len(basis)
             out[site] = [
@@ -64,10 +60,6 @@ class Ablate:
                     remaining=as_rows(keep),
                 )
             ]
-        if not out:
-            raise ValueError(
-                f"Ablate(layer={self.layer}) has nothing to remove: the direction has norm 0 at every site it names."
-            )
         return out
 
     def describe(self) -> dict[str, Any]:
@@ -82,9 +74,8 @@ class Ablate:
 
 @dataclass(frozen=True, eq=False)
 class KeepOnly:
-    """Keeps only a subspace of the residual, and the mean elsewhere: `h <- P h + (1 − P) μ`, μ the subspace's origin
-    (its
-    mean, where it has no other)."""
+    """Keeps only a subspace of the residual, and the mean elsewhere: `h <- P h + (1 − P) μ`, with μ the subspace's
+    origin, or its mean where it has no other."""
 
     subspace: Subspace
     layer: Layers = "all"
@@ -92,12 +83,8 @@ class KeepOnly:
     source: int | None = None
 
     def edits(self, model: TracedModel) -> dict[Site, list[LowRankEdit]]:
-        check_width(self.subspace, model.d_model, "KeepOnly")
         out: dict[Site, list[LowRankEdit]] = {}
-        for site in sites_of(self.layer, model.n_layers, "KeepOnly"):
-            if (found := basis_at(self.subspace, site, self.source)) is None:
-                continue
-            basis, origin = found
+        for site, basis, origin in placed(self.subspace, self.layer, self.source, model, "KeepOnly"):
             chosen = site if self.source is None else Site(self.source)
             mean = self.subspace.mean[self.subspace.sites.index(chosen)] if origin is None else origin
             rest = mean - basis.T @ (basis @ mean)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hooks.model import TracedModel
 from hooks.site import Site
 from workbench.subspace.basis import Subspace
 from workbench.subspace.directions import Directions
@@ -55,13 +56,37 @@ def basis_at(
     return found.basis[index], origin
 
 
-def check_width(found: Directions | Subspace, d_model: int, name: str) -> None:
-    """Raises ValueError when the vectors are of another width than the model's residual stream."""
-    width = found.unit.shape[-1] if isinstance(found, Directions) else found.basis.shape[-1]
-    if width != d_model:
+def placed(
+    found: Directions | Subspace, layer: Layers, source: int | None, model: TracedModel, name: str
+) -> list[tuple[Site, np.ndarray, np.ndarray | None]]:
+    """(site, orthonormal rows [k, d_model], origin) wherever the intervention called `name` acts on this model.
+
+    Raises ValueError when the vectors are another model's, of another width, or have norm 0 at every site named.
+    """
+    _refuse_other_model(found, model, name)
+    out = []
+    for site in sites_of(layer, model.n_layers, name):
+        if (here := basis_at(found, site, source)) is not None:
+            out.append((site, *here))
+    if not out:
         raise ValueError(
-            f"{name} has vectors of width {width}, but this model's residual stream is {d_model} wide: they were "
-            f"fitted on {found.model or 'another model'}; carry them over with wb.fit_transfer(...).map(v)."
+            f"{name}(layer={layer}) has nothing to act with: the direction has norm 0 at every site named."
+        )
+    return out
+
+
+def _refuse_other_model(found: Directions | Subspace, model: TracedModel, name: str) -> None:
+    this = str(getattr(model, "identity", {}).get("model", ""))
+    mend = "carry them over with wb.fit_transfer(...).map(v)"
+    if found.d_model != model.d_model:
+        raise ValueError(
+            f"{name} has vectors of width {found.d_model}, but this model's residual stream is {model.d_model} wide: "
+            f"they were fitted on {found.model or 'another model'}; {mend}."
+        )
+    if found.model and this and found.model != this:
+        raise ValueError(
+            f"{name} has vectors of the model {found.model!r}, but this is {this!r}: {mend}, or, where both share one "
+            f"residual space (fine-tunes of one base), say so with v.replace(model={this!r})."
         )
 
 

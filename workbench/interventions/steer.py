@@ -12,7 +12,7 @@ from hooks.edits import LowRankEdit
 from hooks.model import TracedModel
 from hooks.positions import Scope, checked_scope, scope_name
 from hooks.site import Site
-from workbench.interventions.placement import Layers, as_rows, basis_at, check_width, layer_facts, sites_of
+from workbench.interventions.placement import Layers, as_rows, layer_facts, placed
 from workbench.subspace.directions import Directions
 
 
@@ -47,20 +47,13 @@ class Steer:
             )
 
     def edits(self, model: TracedModel) -> dict[Site, list[LowRankEdit]]:
-        check_width(self.direction, model.d_model, "Steer")
         out: dict[Site, list[LowRankEdit]] = {}
-        for site in sites_of(self.layer, model.n_layers, "Steer"):
-            if (found := basis_at(self.direction, site, self.source)) is None:
-                continue
-            rows = as_rows(found[0])
+        for site, basis, _ in placed(self.direction, self.layer, self.source, model, "Steer"):
+            rows = as_rows(basis)
             length = self.coefficient * self._unit_length(site)
             out[site] = [
                 LowRankEdit(rows, rows, torch.zeros(1, 1), torch.full((1, 1), length), torch.ones(1), scopes=(self.at,))
             ]
-        if not out:
-            raise ValueError(
-                f"Steer(layer={self.layer}) has nothing to add: the direction has norm 0 at every site it names."
-            )
         return out
 
     def _unit_length(self, site: Site) -> float:
@@ -90,12 +83,9 @@ class Clamp:
     source: int | None = None
 
     def edits(self, model: TracedModel) -> dict[Site, list[LowRankEdit]]:
-        check_width(self.direction, model.d_model, "Clamp")
         out: dict[Site, list[LowRankEdit]] = {}
-        for site in sites_of(self.layer, model.n_layers, "Clamp"):
-            if (found := basis_at(self.direction, site, self.source)) is None:
-                continue
-            rows, value = as_rows(found[0]), torch.full((1, 1), float(self.value))
+        for site, basis, _ in placed(self.direction, self.layer, self.source, model, "Clamp"):
+            rows, value = as_rows(basis), torch.full((1, 1), float(self.value))
             out[site] = [
                 LowRankEdit(
                     rows,
@@ -108,10 +98,6 @@ class Clamp:
                     remaining=value,
                 )
             ]
-        if not out:
-            raise ValueError(
-                f"Clamp(layer={self.layer}) has no coordinate to set: the direction has norm 0 at every site it names."
-            )
         return out
 
     def describe(self) -> dict[str, Any]:
