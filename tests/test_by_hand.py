@@ -1,7 +1,7 @@
 """The headline number of the demo, computed a second time with nothing of ours: raw transformers, peft and own hooks.
 
-From the prompt files to every judged answer: the chat template written out, directions and ablation by own hooks, greedy
-decoding without a cache, answers sorted by hand.
+From the prompt files to every judged answer: the chat template written out, directions and ablation by own hooks,
+greedy decoding without a cache, answers sorted by hand.
 """
 
 from __future__ import annotations
