@@ -35,6 +35,14 @@ class Encoded:
     def __len__(self) -> int:
         return len(self.input_ids)
 
+    def prompt_only(self) -> Encoded:
+        """The same prompt without its response."""
+        if not self.response_length:
+            return self
+        p = self.prompt_length
+        per_token = {name: values[:p] for name, values in self.per_token.items()}
+        return Encoded(self.id, self.input_ids[:p], p, self.instruction_end, 0, per_token, self.images, self.n_images)
+
     def extended(self, ids: Sequence[int]) -> Encoded:
         """The same prompt with more tokens after it, its response still open."""
         more = torch.as_tensor(list(ids), dtype=self.input_ids.dtype)

@@ -1,5 +1,4 @@
-"""capture: prompts through a model into a store, unit by unit. The loop that joins hooks and stores, and nothing
-more."""
+"""capture: prompts through a model into a store, unit by unit: the loop that joins hooks and stores."""
 
 from __future__ import annotations
 

@@ -158,8 +158,7 @@ class HuggingFaceModel:
                     f"others: use {name}=1 (for several samples, give the prompt several times)."
                 )
         stop_ids = self._stopping(sampling)
-        prompts_only = [one if not one.response_length else _without_response(one) for one in batch.encoded]
-        batch = self.encoder.collate(prompts_only, "left")
+        batch = self.encoder.collate([one.prompt_only() for one in batch.encoded], "left")
         clock = _StepClock(batch.tokens.to(self.device), stop_ids)
         handle = self.module.register_forward_pre_hook(clock.tick, with_kwargs=True)
         options = {**PLAIN_DECODING, "pad_token_id": self.encoder.pad_id, **sampling}
@@ -241,14 +240,6 @@ class _StepClock:
         position = torch.where(self._alive, self._next, -1)
         self._next = self._next + 1
         self.tokens = self.tokens.step(read, position[:, None])
-
-
-def _without_response(one: Any) -> Any:
-    from hooks.encode import Encoded
-
-    p = one.prompt_length
-    per_token = {name: values[:p] for name, values in one.per_token.items()}
-    return Encoded(one.id, one.input_ids[:p], p, one.instruction_end, 0, per_token, one.images, one.n_images)
 
 
 def _stop_ids(module: nn.Module, tokenizer: Any) -> frozenset[int]:

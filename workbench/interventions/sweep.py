@@ -80,8 +80,9 @@ def sweep(
     `contrary` are also read at the token that decides (`choice`, `logit_difference`, `p_contrary`). Each row states
     `edited` (positions), `energy_removed` (share of Σ‖h − μ‖²) and `leftover` (largest component left, relative to
     ‖h‖): of the reading, or of the written answer where the scope has no token of the reading. With `neutral` prompts
-    it states `kl_neutral` (nats, mean over them). `activations` are captured rows for the energy-matched controls. A
-    sweep that was stopped goes on in `to` from its last batch; raises NothingEdited when a cell touched no prompt.
+    it states `kl_neutral` (nats, mean over them). `activations` are rows for the energy-matched controls, captured
+    where the cells edit. A sweep that was stopped goes on in `to` from its last batch; raises NothingEdited when a cell
+    touched no prompt.
     """
     listed = as_prompts(prompts)
     calm = [] if neutral is None else as_prompts(neutral)

@@ -102,11 +102,13 @@ def _with_energy_of(
 
 
 def energy_share(v: Directions | Subspace, rows: RowSource) -> Float[np.ndarray, " site"]:
-    """Share of sum ‖h - mean‖² that ablation of `v` (or of the subspace) to the mean would remove, a site (0 to 1)."""
+    """Share of sum ‖h - origin‖² that ablation of `v` (or of the subspace) to its origin would remove, a site (0 to 1);
+    around the rows' own mean where it has no origin."""
     shares = []
     for index, site in enumerate(chosen_sites(rows, list(v.sites))):
         basis = v.unit[index][None] if isinstance(v, Directions) else v.basis[index]
-        mean, held, total = mean_of(rows, site), 0.0, 0.0
+        mean = mean_of(rows, site) if v.origin is None else v.origin[index]
+        held, total = 0.0, 0.0
         _refuse_width(v, len(mean), str(site))
         for batch in rows.batches(site):
             centred = np.asarray(batch, np.float64) - mean
