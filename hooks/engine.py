@@ -4,7 +4,7 @@ the hooks are removed whatever happens."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -12,10 +12,14 @@ from torch import Tensor, nn
 
 from hooks.edits import LowRankEdit
 from hooks.model import Edits, Keeps, Tally, Where
-from hooks.positions import Tokens
-from hooks.site import Site
+from hooks.site import POINTS, Site
+from hooks.spot import Spot
+from hooks.view import View
 
-_ORDER = {"resid_pre": 0, "resid_post": 1}
+ViewOf = Callable[[Site, Tensor], View]
+Stop = tuple[nn.Module, str]  # a module and one of its sides, "input" or "output"
+Passed = Callable[[Stop, Any], Any]  # what a side holds as the forward passes it -> what goes on from there
+Attach = Callable[[Sequence[Stop], Passed], AbstractContextManager[Any]]
 
 
 class _Enough(Exception):
@@ -25,117 +29,171 @@ class _Enough(Exception):
 class Visit:
     """What the hooks of one run, or of one generation, have gathered so far."""
 
-    def __init__(self, keep: Keeps, edits: Edits, owners: Mapping[str, Sequence[int]], stop: bool) -> None:
+    def __init__(self, keep: Keeps, edits: Edits, view_of: ViewOf, prompts: int, *, once: bool, stop: bool) -> None:
         self.keep, self.edits = keep, edits
         self.kept: dict[Site, list[Tensor]] = {site: [] for site in keep}
-        self.tallies = {site: [Tally.empty(len(owners[site.tower])) for _ in listed] for site, listed in edits.items()}
-        self._owners = owners
-        self.seen: set[Site] = set()
-        # Vision sites come before every language site; within a tower the layer, then input before output.
-        wanted = sorted({*keep, *edits}, key=lambda site: (site.tower == "language", site.layer, _ORDER[site.point]))
-        self.last = wanted[-1] if wanted and stop else None
+        self.tallies: dict[Site, list[Tally]] = {}
+        self.sites = stream_order({*keep, *edits})
+        self._visits = dict.fromkeys(self.sites, 0)
+        self._owners: dict[Site, Tensor] = {}
+        self._view_of, self._prompts, self._once, self._stop = view_of, prompts, once, stop
 
-    def at(self, site: Site, resid: Any, tokens: Tokens) -> Tensor:
-        """Edits the residual, in list order, then shows it to the site's keep."""
-        self.seen.add(site)
-        _check_shape(site, resid, tokens)
-        for edit, tally in zip(self.edits.get(site, ()), self.tallies.get(site, ()), strict=True):
-            ours = isinstance(edit, LowRankEdit)
-            before, counted = resid, tally.edited.clone()
-            # A plain callable gets a copy: writing into it cannot change what was kept before, nor pass uncounted.
-            resid = edit(before if ours else before.clone(), Where(site, tokens, tally))
-            if not isinstance(resid, Tensor) or resid.shape != before.shape or resid.dtype != before.dtype:
-                came = f"{tuple(resid.shape)} {resid.dtype}" if isinstance(resid, Tensor) else type(resid).__name__
-                raise TypeError(
-                    f"the edit at {site} returned {came}: expected {tuple(before.shape)} {before.dtype}, a new tensor."
-                )
-            if not ours and torch.equal(counted, tally.edited):
-                # It did not count: compare, so that an edit that edits nothing cannot pass as one.
-                tally.add(((resid != before).any(dim=-1) & (tokens.position >= 0)).sum(dim=-1))
-        if site in self.keep and (kept := self.keep[site](resid, Where(site, tokens))) is not None:
+    @property
+    def complete(self) -> bool:
+        """True once the forward may end: every wanted site was seen, and nobody asked for logits."""
+        return self._stop and bool(self._visits) and all(self._visits.values())
+
+    def at(self, site: Site, tensor: Tensor) -> Tensor:
+        """Edits the residual, in list order, then shows it to the site's keep. Returns `tensor` itself when nothing
+        was changed."""
+        self._visits[site] += 1
+        if self._visits[site] > 1 and (self._once or site.tower != "language"):
+            raise RuntimeError(
+                f"the hook at {site} fired {self._visits[site]} times in one forward: expected once. A layer that "
+                "runs again (a loop, or a tower that is called once an image) is not one place in the stream."
+            )
+        view = self._view_of(site, tensor)
+        before = resid = view.rows(tensor)
+        for edit, tally in zip(self.edits.get(site, ()), self._tallies_at(site, view), strict=True):
+            resid = _edited(edit, resid, Where(site, view.tokens, tally))
+        if site in self.keep and (kept := self.keep[site](resid, Where(site, view.tokens))) is not None:
             self.kept[site].append(kept)
-        return resid
+        return tensor if resid is before else view.back(resid)
+
+    def _tallies_at(self, site: Site, view: View) -> list[Tally]:
+        if site in self.edits and site not in self.tallies:
+            rows = len(view.tokens.position)
+            self.tallies[site] = [Tally.empty(rows) for _ in self.edits[site]]
+            if view.tokens.owner is not None:
+                self._owners[site] = view.tokens.owner
+        return self.tallies.get(site, [])
 
     def close(self) -> None:
         """Raises RuntimeError when a hook never fired; gives the counts of a vision tower to its prompts."""
-        missing = [str(site) for site in [*self.keep, *self.edits] if site not in self.seen]
+        missing = [str(site) for site, visits in self._visits.items() if not visits]
         if missing:
             raise RuntimeError(
                 f"the hooks at {', '.join(missing)} never fired: the forward did not pass these blocks. Text-only "
-                "rows do not pass a vision tower or cross-attention blocks; give prompts with images, or leave "
-                "these sites out."
+                "rows do not pass a vision tower; give prompts with images, or leave these sites out."
             )
-        prompts = len(self._owners["language"])
-        for site, tallies in self.tallies.items():
-            if site.tower != "language":
-                self.tallies[site] = [tally.by_prompt(self._owners[site.tower], prompts) for tally in tallies]
+        for site, owner in self._owners.items():
+            self.tallies[site] = [tally.by_prompt(owner.tolist(), self._prompts) for tally in self.tallies[site]]
+
+
+def stream_order(sites: Any) -> list[Site]:
+    """Sites as the stream meets them: the vision tower first; within a tower by layer, then from its input to its
+    output."""
+    return sorted(sites, key=lambda site: (site.tower == "language", site.layer, POINTS.index(site.point)))
+
+
+def _edited(edit: Any, resid: Tensor, where: Where) -> Tensor:
+    tally, ours = where.tally, isinstance(edit, LowRankEdit)
+    assert tally is not None
+    counted = tally.edited.clone()
+    # A plain callable gets a copy: writing into it cannot change what was kept before, nor pass uncounted.
+    new = edit(resid if ours else resid.clone(), where)
+    if not isinstance(new, Tensor) or new.shape != resid.shape or new.dtype != resid.dtype:
+        came = f"{tuple(new.shape)} {new.dtype}" if isinstance(new, Tensor) else type(new).__name__
+        raise TypeError(
+            f"the edit at {where.site} returned {came}: expected {tuple(resid.shape)} {resid.dtype}, a new tensor."
+        )
+    if not ours and torch.equal(counted, tally.edited):
+        # It did not count: compare, so that an edit that edits nothing cannot pass as one.
+        tally.add(((new != resid).any(dim=-1) & (where.tokens.position >= 0)).sum(dim=-1))
+    return new
 
 
 @contextmanager
 def hooked(
-    towers: Mapping[str, Sequence[nn.Module]],
+    spots: Mapping[Site, Spot],
     keep: Keeps,
     edits: Edits,
-    tokens_of: Callable[[str, Tensor], Tokens],
-    owners: Mapping[str, Sequence[int]],
+    view_of: ViewOf,
+    prompts: int,
     *,
+    once: bool = True,
     stop: bool = False,
+    attach: Attach | None = None,
 ) -> Iterator[Visit]:
-    """Hooks the blocks while the body runs its forward. `tokens_of(tower, resid)` gives the tokens that a residual
-    belongs to; `owners[tower]` the prompt that each of its rows belongs to (a vision tower's rows are images). With
-    `stop` the forward ends after the last wanted site."""
-    visit = Visit(keep, edits, owners, stop)
-    handles = []
+    """Hooks the spots of the wanted sites while the body runs its forward. `view_of(site, tensor)` gives the tokens
+    that a tensor belongs to. With `once` a site may fire once only (a forward, not a generation); with `stop` the
+    forward ends after the last wanted site. `attach` is how a back end hooks (default: torch's own forward hooks)."""
+    visit = Visit(keep, edits, view_of, prompts, once=once, stop=stop)
+    groups: dict[Stop, list[Site]] = {}
+    for site in visit.sites:
+        spot = spots[site]
+        groups.setdefault((spot.module, spot.side), []).append(site)
+        if spot.added_to is not None:
+            groups.setdefault((spot.added_to.module, spot.added_to.side), [])
+    bases = {spot.added_to: None for site in visit.sites if (spot := spots[site]).added_to is not None}
+    streams: dict[Spot, Tensor] = {}  # the stream that a branch is about to be added to, as it is after edits
 
-    def before(site: Site) -> Callable[..., Any]:
-        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
-            resid = args[0] if args else kwargs["hidden_states"]
-            new = visit.at(site, resid, tokens_of(site.tower, resid))
-            if site == visit.last:
-                raise _Enough
-            if new is resid:
-                return None
-            return ((new, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": new})
+    def passed(key: Stop, held: Any) -> Any:
+        for site in groups[key]:
+            spot = spots[site]
+            tensor = spot.take(held)
+            shaped = tensor.unflatten(0, (prompts, -1)) if spot.flat else tensor
+            new = _through(visit, site, spot, shaped, streams)
+            held = held if new is shaped else spot.put(held, new.reshape(tensor.shape))
+        for base in bases:
+            if base is not None and (base.module, base.side) == key:
+                streams[base] = base.take(held)
+        if visit.complete:
+            raise _Enough
+        return held
 
-        return hook
-
-    def after(site: Site) -> Callable[..., Any]:
-        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-            # A block returns a tensor, or a container whose first entry is the stream; the same container goes back.
-            resid = output if isinstance(output, Tensor) else output[0]
-            new = visit.at(site, resid, tokens_of(site.tower, resid))
-            if site == visit.last:
-                raise _Enough
-            if new is resid:
-                return None
-            return new if isinstance(output, Tensor) else type(output)((new, *output[1:]))
-
-        return hook
-
-    try:
-        for site in {*keep, *edits}:
-            if site.tower not in towers or site.layer >= len(towers[site.tower]):
-                depth = len(towers.get(site.tower, ()))
-                raise ValueError(
-                    f"site {site} is outside this model: expected layers 0..{depth - 1} of its {site.tower} tower."
-                )
-            block = towers[site.tower][site.layer]
-            if site.point == "resid_pre":
-                handles.append(block.register_forward_pre_hook(before(site), prepend=True, with_kwargs=True))
-            else:  # in front of the recorder hooks that transformers leaves behind: they too see the edited stream
-                handles.append(block.register_forward_hook(after(site), prepend=True))
+    with (attach or forward_hooks)(list(groups), passed):
         with suppress(_Enough):
             yield visit
         visit.close()
+
+
+@contextmanager
+def forward_hooks(stops: Sequence[Stop], passed: Passed) -> Iterator[None]:
+    """torch's own hooks, on one side of each module; removed whatever happens."""
+
+    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return passed((module, "input"), (args, kwargs))
+
+    def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        new = passed((module, "output"), output)
+        return None if new is output else new
+
+    handles = []
+    try:
+        # In front of the recorder hooks that transformers leaves behind: they too see the edited stream.
+        for module, side in stops:
+            if side == "input":
+                handles.append(module.register_forward_pre_hook(before, prepend=True, with_kwargs=True))
+            else:
+                handles.append(module.register_forward_hook(after, prepend=True))
+        yield
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _check_shape(site: Site, resid: Any, tokens: Tokens) -> None:
-    if not isinstance(resid, Tensor) or resid.dim() != 3 or resid.shape[:2] != tokens.position.shape:
-        came = tuple(resid.shape) if isinstance(resid, Tensor) else type(resid).__name__
-        raise RuntimeError(
-            f"the residual at {site} is {came}: expected {tuple(tokens.position.shape)} rows and positions and one "
-            "width. This architecture's stream is not [row, pos, d_model] here, so its numbers would be misread."
-        )
+def _through(visit: Visit, site: Site, spot: Spot, tensor: Tensor, streams: Mapping[Spot, Tensor]) -> Tensor:
+    """The tensor after the site was visited, in the module's own terms: a branch is seen as what it adds (times its
+    scale), `resid_mid` as the sum, and changed through the branch."""
+    if spot.added_to is None and spot.scale == 1.0:
+        return visit.at(site, tensor)
+    branch = tensor if spot.scale == 1.0 else tensor * spot.scale
+    if spot.added_to is None:
+        new = visit.at(site, branch)
+        return tensor if new is branch else new / spot.scale
+    total = streams[spot.added_to] + branch
+    new = visit.at(site, total)
+    return tensor if new is total else tensor + (new - total) / spot.scale
+
+
+def wanted(keep: Keeps | None, edits: Edits | None) -> list[Site]:
+    """The sites that are kept or edited, as the stream meets them."""
+    return stream_order({*(keep or {}), *(edits or {})})
+
+
+def outside(site: Site, depth: int | None, towers: Sequence[str]) -> ValueError:
+    """The error for a site that the model does not have."""
+    if depth is None:
+        return ValueError(f"site {site} is outside this model: it has no {site.tower} tower, but {', '.join(towers)}.")
+    return ValueError(f"site {site} is outside this model: expected layers 0..{depth - 1} of its {site.tower} tower.")

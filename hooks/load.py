@@ -16,17 +16,18 @@ from torch import nn
 from hooks.adapters import Adapters
 from hooks.backends.hf import HuggingFaceModel
 from hooks.blocks import unwrapped
+from hooks.processors import load_processor, pictures_identity
 
 WHOLE_HASH_LIMIT = 64 * 2**20  # larger weight files are identified by size and both ends, not by every byte
 
 
 def load_model(
-    name_or_path_or_module: str | Path | nn.Module,
+    name_or_path_or_module: Any,
     tokenizer: Any = None,
     processor: Any = None,
     *,
     adapter: str | Path | Mapping[str, str | Path] | None = None,
-    backend: str = "hf",
+    backend: str | None = None,
     dtype: str | torch.dtype = "auto",
     device: str | torch.device | None = None,
     revision: str | None = None,
@@ -37,8 +38,14 @@ def load_model(
     available as variant `"base"`. An adapter that is missing tensors, or that changes nothing, raises ValueError. With
     a module, give its tokenizer (and processor, for images).
     """
-    if backend != "hf":
-        raise ValueError(f"backend {backend!r} is not available: expected 'hf'.")
+    kind, wrapper, name_or_path_or_module = chosen(backend, name_or_path_or_module)
+    if wrapper is not None:
+        if adapter is not None or device is not None:
+            raise ValueError(
+                f"the {type(wrapper).__name__} is used as it is: expected no adapter= and no device=; load the adapter "
+                "into it, or move it, before."
+            )
+        tokenizer = tokenizer or getattr(wrapper, "tokenizer", None)
     if isinstance(name_or_path_or_module, nn.Module):
         module, name = (
             unwrapped(name_or_path_or_module),
@@ -72,6 +79,7 @@ def load_model(
         "dtype": str(next(module.parameters()).dtype).removeprefix("torch."),
         "attention": getattr(module.config, "_attn_implementation", None),
         "tokenizer": _tokenizer_hash(tokenizer, processor),
+        **pictures_identity(processor),
     }
     if adapter is not None:
         folders = dict(adapter) if isinstance(adapter, Mapping) else {"tuned": adapter}
@@ -86,7 +94,7 @@ def load_model(
 def _from_pretrained(
     name: str, tokenizer: Any, processor: Any, dtype: Any, revision: str | None
 ) -> tuple[nn.Module, Any, Any]:
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
     from transformers.utils import logging
 
     is_path = name.startswith((".", "/", "~")) or name.count("/") > 1
@@ -97,6 +105,8 @@ def _from_pretrained(
     config = AutoConfig.from_pretrained(name, revision=revision)
     sees = getattr(config, "vision_config", None) is not None
     auto = AutoModelForImageTextToText if sees else AutoModelForCausalLM
+    if sees and processor is None:  # before the weights: what is missing for pictures is said at once
+        processor = load_processor(name, revision)
     small = Path(name).is_dir() and sum(file.stat().st_size for file in Path(name).glob("*.safetensors")) < 2**30
     shown = logging.is_progress_bar_enabled()
     if small:  # a bar that is over at once says nothing
@@ -106,9 +116,9 @@ def _from_pretrained(
     finally:
         if small and shown:
             logging.enable_progress_bar()
-    if sees and processor is None:
-        processor = AutoProcessor.from_pretrained(name, revision=revision)
-    return module, tokenizer or AutoTokenizer.from_pretrained(name, revision=revision), processor
+    if tokenizer is None and processor is None:
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+    return module, tokenizer, processor
 
 
 def _adapters_inside(module: nn.Module) -> Adapters | None:
@@ -179,7 +189,8 @@ def _refuse_identity(model: HuggingFaceModel) -> None:
 
 def _acts_on_images(model: HuggingFaceModel, variant: str) -> bool:
     """True when a LoRA adapter has a non-zero B in the vision tower, which a probe of text does not pass."""
-    named = (pair for block in model.towers.get("vision", ()) for pair in block.named_parameters())
+    tower = model.towers.get("vision")
+    named = (pair for block in (tower.blocks if tower else ()) for pair in block.named_parameters())
     return any(bool(weight.any()) for name, weight in named if f"lora_B.{variant}." in name)
 
 

@@ -128,6 +128,11 @@ class Tokens:
         nothing = torch.zeros_like(position, dtype=torch.bool)
         return replace(self, input_ids=input_ids, position=position, is_image=nothing)
 
+    def columns(self, chosen: slice) -> Tokens:
+        """The view of some columns of the batch."""
+        names = ("input_ids", "position", "is_image")
+        return replace(self, **{name: getattr(self, name)[:, chosen] for name in names})
+
     @staticmethod
     def of_patches(rows: int, patches: int, device: torch.device, owner: Sequence[int] | None = None) -> Tokens:
         """The view inside a vision tower: `rows` images of `patches` patches each, of the prompts `owner`."""

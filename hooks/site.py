@@ -7,10 +7,13 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-POINTS = ("resid_pre", "resid_post")
+# In the order in which the stream meets them within a block.
+POINTS = ("projector", "resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")
+BLOCK_POINTS = POINTS[1:]
 TOWERS = ("language", "vision")
 
 _LENS_STYLE = re.compile(r"blocks\.(?P<layer>\d+)\.hook_(?P<point>\w+)")
+_LENS_NAMES = {"in": "resid_pre", "out": "resid_post"}  # TransformerBridge's own words for a block's ends
 _OURS = re.compile(r"(?:(?P<tower>\w+)\.)?(?P<point>\w+?)(?::(?P<first>\d+)(?:-(?P<last>\d+))?)?")
 
 
@@ -18,8 +21,11 @@ _OURS = re.compile(r"(?:(?P<tower>\w+)\.)?(?P<point>\w+?)(?::(?P<first>\d+)(?:-(
 class Site:
     """One place in a residual stream: `layer` is a 0-based block, `resid_pre` its input and `resid_post` its output.
 
-    `str(Site(3))` is `"resid_post:3"`, `str(Site(3, tower="vision"))` is `"vision.resid_post:3"`; `Site.parse` reads
-    both back, and TransformerLens' `"blocks.3.hook_resid_post"` as well.
+    `attn_out` and `mlp_out` are what the two halves of a block *add* to the stream, after any norm and multiplier:
+    `resid_pre + attn_out = resid_mid`, `resid_mid + mlp_out = resid_post`. `projector` (layer 0) is what an image
+    gives the language stream: its input at the image positions. `str(Site(3))` is `"resid_post:3"`,
+    `str(Site(3, tower="vision"))` is `"vision.resid_post:3"`; `Site.parse` reads both back, and TransformerLens'
+    `"blocks.3.hook_resid_post"` as well.
     """
 
     layer: int
@@ -35,6 +41,8 @@ class Site:
             raise ValueError(
                 f"Site layer {self.layer} is negative: layers count from 0 at the input side of the model."
             )
+        if self.point == "projector" and (self.layer or self.tower != "language"):
+            raise ValueError(f"Site {self} does not exist: there is one projector output, 'projector'.")
 
     @property
     def stream(self) -> str:
@@ -59,8 +67,9 @@ def parse_sites(names: str | Site | Iterable[str | Site], *, n_layers: int | dic
     """The sites that `names` stand for, in order, without repeats.
 
     A name is `"resid_post:3"`, a range `"resid_post:8-15"` (both ends included), a bare point `"resid_post"` (every
-    layer), `"embedding"` (the input of block 0), `"final"` (the output of the last block), or any of them behind
-    `"vision."`. `n_layers` is the number of blocks (of each tower, if a dict); a layer outside it is refused.
+    layer), `"embedding"` (the input of block 0), `"final"` (the output of the last block), any of them behind
+    `"vision."`, or `"projector"`. TransformerLens' `"blocks.3.hook_resid_mid"` is read as well. `n_layers` is the
+    number of blocks (of each tower, if a dict); a layer outside it is refused.
     """
     if isinstance(names, Site):
         names = [names]
@@ -88,7 +97,12 @@ def _depth(n_layers: int | dict[str, int] | None, tower: str) -> int | None:
 
 def _sites_named(name: str, n_layers: int | dict[str, int] | None) -> Sequence[Site]:
     if lens := _LENS_STYLE.fullmatch(name):
-        return [Site(int(lens["layer"]), lens["point"])]
+        return [Site(int(lens["layer"]), _LENS_NAMES.get(lens["point"], lens["point"]))]
+    if name in ("hook_embed", "hook_pos_embed"):
+        raise ValueError(
+            f"{name!r} is a part of the embedding, and the stream of many models is scaled or normed after it: "
+            "expected 'embedding', the input of block 0."
+        )
     match = _OURS.fullmatch(name)
     if match is None:
         raise ValueError(
@@ -102,6 +116,8 @@ def _sites_named(name: str, n_layers: int | dict[str, int] | None) -> Sequence[S
         return [Site(layer, point, tower) for layer in range(first, last + 1)]
     if point == "embedding":
         return [Site(0, "resid_pre", tower)]
+    if point == "projector":
+        return [Site(0, "projector", tower)]
     depth = _depth(n_layers, tower)
     if depth is None:
         raise ValueError(f"{name!r} gives no layer: expected one, such as '{name}:3'.")

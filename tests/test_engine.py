@@ -163,24 +163,6 @@ def test_the_blocks_are_found_where_they_are(scene):
             find_blocks(model.module, "vision")
 
 
-def test_pitfall_13_the_list_with_the_most_parameters_wins_a_tie():
-    """Two module lists of the config's length (an encoder beside the decoder, norms beside the blocks)."""
-    from types import SimpleNamespace
-
-    from torch import nn
-
-    class Model(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.norms = nn.ModuleList(nn.LayerNorm(4) for _ in range(2))
-            self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(2))
-            self.experts = nn.ModuleList(nn.Linear(40, 40) for _ in range(3))
-            self.config = SimpleNamespace(get_text_config=lambda decoder: SimpleNamespace(num_hidden_layers=2))
-
-    model = Model()
-    assert find_blocks(model) == list(model.layers)
-
-
 def test_pitfall_16_image_tokens_see_each_other_both_ways(gemma3, picture):
     """Gemma3 needs the processor's token types for that; they are passed, and they do change the residuals."""
     batch = gemma3.encode([chat("a", picture, "what?")])

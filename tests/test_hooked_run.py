@@ -8,10 +8,13 @@ from torch import nn
 
 from hooks.edits import LowRankEdit, identity
 from hooks.engine import hooked
+from hooks.layout import Layout
 from hooks.model import NothingEdited
 from hooks.pool import Pool
 from hooks.positions import Tokens
 from hooks.site import Site
+from hooks.spot import Spot
+from hooks.view import text_view
 
 
 class Block(nn.Module):
@@ -25,10 +28,22 @@ class Block(nn.Module):
         return self.wrap(hidden + 1)
 
 
+class RowsAsTheyAre:
+    def __init__(self, tokens):
+        self.tokens = tokens
+
+    def rows(self, resid):
+        return resid
+
+    def back(self, rows):
+        return rows
+
+
 def one_block(wrap, keep, edits=None):
     """The block's output on a stream of ones [2, 3, 4], and what the hooked run gathered."""
     block, tokens = Block(wrap), Tokens.of_patches(2, 3, torch.device("cpu"))
-    with hooked({"language": [block]}, keep, edits or {}, lambda *_: tokens, {"language": range(2)}) as visit:
+    spot = Spot(block, "output")
+    with hooked({Site(0): spot}, keep, edits or {}, lambda *_: RowsAsTheyAre(tokens), 2) as visit:
         out = block(torch.ones(2, 3, 4))
     return out, visit
 
@@ -45,18 +60,19 @@ def test_pitfall_02_tensor_and_tuple_outputs_keep_their_container(wrap):
 
 
 @pytest.mark.parametrize(
-    ("wrap", "came"),
+    ("resid", "came"),
     [
-        (lambda h: h[:, :, None].expand(-1, -1, 4, -1), r"\(2, 3, 4, 4\)"),  # hyper-connections
-        (lambda h: h.flatten(0, 1), r"\(6, 4\)"),  # packed patches
-        (lambda h: h.transpose(0, 1), r"\(3, 2, 4\)"),  # position first
-        (lambda h: ("cache", h), "str"),
+        (torch.ones(2, 3, 4, 5), r"\(2, 3, 4, 5\)"),  # hyper-connections, where the probe saw one stream
+        (torch.ones(6, 4), r"\(6, 4\)"),  # packed
+        (torch.ones(3, 2, 4), r"\(3, 2, 4\)"),  # position first
+        (torch.ones(2, 3, 5), r"\(2, 3, 5\)"),  # another width
     ],
-    ids=["four streams", "packed", "position first", "not first"],
+    ids=["four streams", "packed", "position first", "another width"],
 )
-def test_a_stream_of_another_shape_is_refused(wrap, came):
-    with pytest.raises(RuntimeError, match=rf"the residual at resid_post:0 is {came}: expected \(2, 3\) rows"):
-        one_block(wrap, {Site(0): everything})
+def test_a_stream_of_another_shape_is_refused(resid, came):
+    tokens, layout = Tokens.of_patches(2, 3, torch.device("cpu")), Layout(("row", "pos", "width"), (4,))
+    with pytest.raises(RuntimeError, match=rf"the residual at resid_post:0 is {came}: expected \(2, 3, 4\) for 2 rows"):
+        text_view(Site(0), resid, tokens, layout)
 
 
 def test_early_stop_does_not_run_later_blocks(scene):

@@ -5,9 +5,10 @@ import sys
 
 import pytest
 
-from hooks.site import POINTS, TOWERS, Site, parse_sites
+from hooks.site import BLOCK_POINTS, TOWERS, Site, parse_sites
 
-EVERY = [Site(layer, point, tower) for layer in (0, 3, 27) for point in POINTS for tower in TOWERS]
+EVERY = [Site(layer, point, tower) for layer in (0, 3, 27) for point in BLOCK_POINTS for tower in TOWERS]
+EVERY.append(Site(0, "projector"))
 
 
 @pytest.mark.parametrize("site", EVERY, ids=str)
@@ -39,6 +40,10 @@ def test_sites_are_values_ordered_by_layer():
         ("final", [Site(2)]),
         ("vision.resid_pre", [Site(0, "resid_pre", "vision"), Site(1, "resid_pre", "vision")]),
         ("vision.final", [Site(1, tower="vision")]),
+        ("projector", [Site(0, "projector")]),
+        ("blocks.1.hook_resid_mid", [Site(1, "resid_mid")]),
+        ("blocks.2.hook_attn_out, blocks.2.hook_mlp_out", [Site(2, "attn_out"), Site(2, "mlp_out")]),
+        ("blocks.1.hook_in, blocks.1.hook_out", [Site(1, "resid_pre"), Site(1)]),
         ("resid_post:1, resid_post:1, resid_pre:0", [Site(1), Site(0, "resid_pre")]),
         (["resid_post:2", Site(0)], [Site(2), Site(0)]),
         (Site(1), [Site(1)]),
@@ -53,13 +58,15 @@ def test_what_a_name_stands_for(names, expected):
     ("act", "said"),
     [
         (lambda: Site(-1), "layers count from 0"),
-        (lambda: Site(0, "attn"), "expected one of resid_pre, resid_post"),
+        (lambda: Site(0, "attn"), "expected one of projector, resid_pre, attn_out, resid_mid, mlp_out, resid_post"),
         (lambda: Site(0, tower="audio"), "expected one of language, vision"),
         (lambda: Site.parse("resid_post"), "gives no layer"),
         (lambda: Site.parse("resid_post:1-3"), "names 3 sites"),
         (lambda: Site.parse("layer 3"), "is no site"),
+        (lambda: Site.parse("hook_embed"), "expected 'embedding', the input of block 0"),
+        (lambda: Site(1, "projector"), "there is one projector output"),
         (lambda: Site.parse("blocks.3.attn.hook_z"), "is no site"),
-        (lambda: Site.parse("resid_mid:3"), "'resid_mid' is unknown"),
+        (lambda: Site.parse("mlp_in:3"), "'mlp_in' is unknown"),
         (lambda: parse_sites("resid_post:3", n_layers=3), r"outside this model: expected layers 0\.\.2"),
         (lambda: parse_sites("vision.resid_post:0", n_layers={"language": 3}), "no 'vision' tower"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImagePr
 from transformers.models.gemma3.processing_gemma3 import Gemma3Processor
 
 SPECIAL = ["<pad>", "<eos>", "<bos>", "<turn>", "<end>", "<boi>", "<eoi>", "<img>"]
+NAMED = {"boi_token": "<boi>", "eoi_token": "<eoi>", "image_token": "<img>"}
 TEMPLATE = (
     "<bos>{% for m in messages %}<turn>{{ m['role'] }}:"
     "{% if m['content'] is string %}{{ m['content'] }}{% else %}{% for p in m['content'] %}"
@@ -29,18 +31,19 @@ TEMPLATE = (
 )
 
 
-def byte_tokenizer() -> PreTrainedTokenizerFast:
+def byte_tokenizer(special: Sequence[str] = SPECIAL, named: dict[str, str] = NAMED) -> PreTrainedTokenizerFast:
+    """One token a byte, and the `special` tokens; `named` become attributes of the tokenizer (`image_token`, ...)."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    core = Tokenizer(models.BPE({token: i for i, token in enumerate(SPECIAL + letters)}, merges=[]))
+    core = Tokenizer(models.BPE({token: i for i, token in enumerate([*special, *letters])}, merges=[]))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     core.decoder = decoders.ByteLevel()
-    core.add_special_tokens(SPECIAL)
+    core.add_special_tokens(list(special))
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core,
         pad_token="<pad>",
         eos_token="<eos>",
         bos_token="<bos>",
-        extra_special_tokens={"boi_token": "<boi>", "eoi_token": "<eoi>", "image_token": "<img>"},
+        extra_special_tokens=dict(named),
     )
     tokenizer.chat_template = TEMPLATE
     return tokenizer

@@ -6,37 +6,26 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hooks.adapters import Adapters
-from hooks.blocks import image_token_id, towers_of
+from hooks.blocks import UnsupportedArchitecture, image_token_id, towers_of
+from hooks.decoding import PLAIN_DECODING, PLAIN_SAMPLING, StepClock, stop_ids_of, until_stop
 from hooks.encode import Batch, Encoder, last_rows, next_token_index
-from hooks.engine import Visit, hooked
+from hooks.engine import Passed, Stop, Visit, forward_hooks, hooked, outside, wanted
+from hooks.joints import Joint, find_joints
 from hooks.model import Edits, Generation, Keeps, NothingEdited, Trace
 from hooks.positions import Tokens
 from hooks.prompt import Prompt
-
-# What a checkpoint's own generation config holds besides (Qwen: a repetition penalty) is not asked for: greedy
-# is the argmax of the logits, and a sample is drawn from them.
-PLAIN_DECODING: dict[str, Any] = {
-    "do_sample": False,
-    "num_beams": 1,
-    "repetition_penalty": 1.0,
-    "no_repeat_ngram_size": 0,
-    "encoder_no_repeat_ngram_size": 0,
-    "min_length": 0,
-    "bad_words_ids": None,
-    "suppress_tokens": None,
-    "begin_suppress_tokens": None,
-    "forced_bos_token_id": None,
-    "forced_eos_token_id": None,
-    "guidance_scale": None,
-}
-PLAIN_SAMPLING: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": None, "typical_p": 1.0}
+from hooks.site import Site
+from hooks.spot import Spot
+from hooks.stream import ResidualStream
+from hooks.view import View, text_view
 
 
 class HuggingFaceModel:
@@ -56,7 +45,6 @@ class HuggingFaceModel:
         adapters: Adapters | None = None,
     ) -> None:
         config: Any = module.config
-        text = config.get_text_config(decoder=True)
         self.module = module
         self.name = name
         self.identity = identity
@@ -64,10 +52,14 @@ class HuggingFaceModel:
         self.active = adapters.names[0] if adapters else None
         self.towers = towers_of(module)
         self.n_layers = len(self.towers["language"])
-        self.d_model: int = text.hidden_size
+        layout = self.towers["language"].layout
+        assert layout is not None
+        self.layout = layout
+        self.d_model: int = layout.width
+        self._joints: dict[str, list[Joint]] = {}  # found when they are first asked for; one dict for all variants
         self.encoder = Encoder(tokenizer, processor, image_token_id(config))
         self.tokenizer = tokenizer
-        self.stop_ids = _stop_ids(module, tokenizer)
+        self.stop_ids = stop_ids_of(module, tokenizer)
         self._accepts = set(inspect.signature(module.forward).parameters)
 
     def __repr__(self) -> str:
@@ -128,8 +120,8 @@ class HuggingFaceModel:
         if cut := "logits_to_keep" in self._accepts:  # one column a distinct length, gathered before the LM head
             inputs["logits_to_keep"] = columns.to(self.device)
         out: Any = None
-        with self._ready(), self._hooked(batch, keep, edits, lambda: tokens, stop=not logits) as visit:
-            out = self.module(**inputs)
+        with self._ready(batch), self._hooked(batch, keep, edits, lambda: tokens, once=True, stop=not logits) as visit:
+            out = self._forward(inputs)
         chosen = None
         if logits:
             all_columns = out.logits if cut else out.logits[:, columns.to(self.device)]
@@ -159,7 +151,7 @@ class HuggingFaceModel:
                 )
         stop_ids = self._stopping(sampling)
         batch = self.encoder.collate([one.prompt_only() for one in batch.encoded], "left")
-        clock = _StepClock(batch.tokens.to(self.device), stop_ids)
+        clock = StepClock(batch.tokens.to(self.device), stop_ids)
         handle = self.module.register_forward_pre_hook(clock.tick, with_kwargs=True)
         options = {**PLAIN_DECODING, "pad_token_id": self.encoder.pad_id, **sampling}
         if options["do_sample"]:
@@ -167,12 +159,12 @@ class HuggingFaceModel:
         if stop_ids:
             options["eos_token_id"] = sorted(stop_ids)
         try:
-            with self._ready(), self._hooked(batch, keep, edits, lambda: clock.tokens) as visit:
-                out = self.module.generate(**self._on_device(batch), max_new_tokens=max_new_tokens, **options)  # type: ignore[operator]
+            with self._ready(batch), self._hooked(batch, keep, edits, lambda: clock.tokens) as visit:
+                out = self._generate(self._on_device(batch), max_new_tokens=max_new_tokens, **options)
         finally:
             handle.remove()
         written = out[:, batch.inputs["input_ids"].shape[1] :].tolist()
-        ids = [_until_stop(row, stop_ids) for row in written]
+        ids = [until_stop(row, stop_ids) for row in written]
         finished = [bool(row) and row[-1] in stop_ids for row in ids]
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         generation = Generation([text.strip() for text in texts], ids, finished, visit.kept, visit.tallies)
@@ -188,7 +180,7 @@ class HuggingFaceModel:
         return {name: value.to(self.dtype) if value.is_floating_point() else value for name, value in moved.items()}
 
     @contextmanager
-    def _ready(self) -> Iterator[None]:
+    def _ready(self, batch: Batch | None = None) -> Iterator[None]:
         if self.module.training:
             raise RuntimeError(
                 "the model is in training mode, where dropout changes every residual: call model.module.eval() first."
@@ -198,60 +190,101 @@ class HuggingFaceModel:
         with torch.inference_mode():
             yield
 
+    def _forward(self, inputs: dict[str, Any]) -> Any:
+        return self.module(**inputs)
+
+    def _generate(self, inputs: dict[str, Tensor], **options: Any) -> Tensor:
+        return self.module.generate(**inputs, **options)  # type: ignore[operator]
+
     def _hooked(
-        self, batch: Batch, keep: Keeps | None, edits: Edits | None, now: Callable[[], Tokens], stop: bool = False
-    ) -> Any:
-        def tokens_of(tower: str, resid: Tensor) -> Tokens:
-            if tower == "language":
-                return now()
-            if len(resid) != len(batch.image_rows):
-                raise RuntimeError(
-                    f"the vision tower read {len(resid)} pictures; the prompts have {len(batch.image_rows)} images: "
-                    "expected one picture an image (an image that is cut into tiles cannot be told apart here)."
-                )
-            return Tokens.of_patches(resid.shape[0], resid.shape[1], resid.device, batch.image_rows)
+        self,
+        batch: Batch,
+        keep: Keeps | None,
+        edits: Edits | None,
+        now: Callable[[], Tokens],
+        *,
+        once: bool = False,
+        stop: bool = False,
+    ) -> AbstractContextManager[Visit]:
+        def view_of(site: Site, tensor: Tensor) -> View:
+            if site.tower == "language":
+                return text_view(site, tensor, now(), self.layout)
+            return self._vision_view(batch, tensor)
 
-        owners = {"language": range(len(batch)), "vision": batch.image_rows}
-        return hooked(self.towers, keep or {}, edits or {}, tokens_of, owners, stop=stop)
+        spots = {site: self.spot(site, text_only=not batch.image_rows) for site in wanted(keep, edits)}
+        return hooked(
+            spots, keep or {}, edits or {}, view_of, len(batch), once=once, stop=stop, attach=self._attach
+        )
 
+    def _attach(self, stops: Sequence[Stop], passed: Passed) -> AbstractContextManager[Any]:
+        return forward_hooks(stops, passed)
 
-class _StepClock:
-    """Follows a generation: which tokens the forward that is running reads, and where they stand."""
+    def _vision_view(self, batch: Batch, resid: Tensor) -> View:
+        return PatchView.of(batch, resid)
 
-    def __init__(self, prompt: Tokens, stop_ids: frozenset[int]) -> None:
-        self.tokens = prompt
-        self._stop = torch.tensor(sorted(stop_ids), dtype=torch.long, device=prompt.position.device)
-        self._next = prompt.prompt_length.clone()
-        self._alive = torch.ones_like(self._next, dtype=torch.bool)
-        self._started = False
+    def tower_of(self, site: Site) -> ResidualStream:
+        """The tower of a site. Raises ValueError for a site outside the model."""
+        tower = self.towers.get(site.tower)
+        if tower is None or site.layer >= len(tower):
+            raise outside(site, None if tower is None else len(tower), tuple(self.towers))
+        return tower
 
-    def tick(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        read = args[0] if args else kwargs.get("input_ids")
-        if not self._started:
-            self._started = True
-            return
-        if read is None or read.shape[1] != 1:
-            came = None if read is None else tuple(read.shape)
-            raise RuntimeError(
-                f"a decoding step read {came} tokens: expected one a row. This model generates without a cache; edits "
-                "by scope need it."
+    def spot(self, site: Site, *, text_only: bool = True) -> Spot:
+        """Where a site is hooked. Raises ValueError for a site outside the model, UnsupportedArchitecture for a place
+        that its blocks do not have. Blocks that text alone does not pass leave the stream as it is: their sites
+        are the end of the block before."""
+        tower = self.tower_of(site)
+        if site.point == "projector" and self.encoder.image_token_id is None:
+            raise UnsupportedArchitecture(
+                f"{type(self.module).__name__} gives images no positions in its language stream (no image token id in "
+                "its config): expected sites of the vision tower, or of the language stream at text positions."
             )
-        self._alive &= ~torch.isin(read[:, 0], self._stop)
-        position = torch.where(self._alive, self._next, -1)
-        self._next = self._next + 1
-        self.tokens = self.tokens.step(read, position[:, None])
+        if text_only and site.layer in tower.skipped:
+            return _end_before(tower, site.layer)
+        block = tower.blocks[site.layer]
+        if site.point == "resid_post":
+            return Spot(block, "output", tower.writes)
+        start = Spot(block, "input", tower.reads)
+        if site.point in ("resid_pre", "projector"):
+            return start
+        if site.tower != "language":
+            raise UnsupportedArchitecture(f"site {site}: expected resid_pre or resid_post in a vision tower.")
+        if "language" not in self._joints:
+            self._joints["language"] = find_joints(self.module, tower)
+        try:
+            return self._joints["language"][site.layer].spot(site.point, start)
+        except UnsupportedArchitecture as error:
+            raise UnsupportedArchitecture(f"site {site} of {type(self.module).__name__}: {error}") from None
 
 
-def _stop_ids(module: nn.Module, tokenizer: Any) -> frozenset[int]:
-    config: Any = getattr(module, "generation_config", None)
-    stated = getattr(config, "eos_token_id", None)
-    listed = [stated] if isinstance(stated, int) else list(stated or [])
-    return frozenset(i for i in [*listed, tokenizer.eos_token_id] if i is not None)
+def _end_before(tower: ResidualStream, layer: int) -> Spot:
+    passed = [n for n in range(layer) if n not in tower.skipped]
+    if passed:
+        return Spot(tower.blocks[passed[-1]], "output", tower.writes)
+    first = next(n for n in range(len(tower)) if n not in tower.skipped)
+    return Spot(tower.blocks[first], "input", tower.reads)
 
 
-def _until_stop(ids: list[int], stop_ids: frozenset[int]) -> list[int]:
-    end = next((n + 1 for n, token in enumerate(ids) if token in stop_ids), len(ids))
-    return ids[:end]
+@dataclass(frozen=True)
+class PatchView:
+    """The view of a vision tower with one row an image."""
+
+    tokens: Tokens
+
+    @staticmethod
+    def of(batch: Batch, resid: Tensor) -> PatchView:
+        if resid.dim() != 3 or len(resid) != len(batch.image_rows):
+            raise RuntimeError(
+                f"the vision tower read {len(resid)} pictures; the prompts have {len(batch.image_rows)} images: "
+                "expected one picture an image (an image that is cut into tiles cannot be told apart here)."
+            )
+        return PatchView(Tokens.of_patches(resid.shape[0], resid.shape[1], resid.device, batch.image_rows))
+
+    def rows(self, resid: Tensor) -> Tensor:
+        return resid
+
+    def back(self, rows: Tensor) -> Tensor:
+        return rows
 
 
 def _refuse_no_edit(visit: Visit, must_edit: bool) -> None:

@@ -1,0 +1,67 @@
+"""Plain decoding: what is asked for is what is done, and a clock that knows where every new token stands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from hooks.positions import Tokens
+
+# What a checkpoint's own generation config holds besides (Qwen: a repetition penalty) is not asked for: greedy
+# is the argmax of the logits, and a sample is drawn from them.
+PLAIN_DECODING: dict[str, Any] = {
+    "do_sample": False,
+    "num_beams": 1,
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "encoder_no_repeat_ngram_size": 0,
+    "min_length": 0,
+    "bad_words_ids": None,
+    "suppress_tokens": None,
+    "begin_suppress_tokens": None,
+    "forced_bos_token_id": None,
+    "forced_eos_token_id": None,
+    "guidance_scale": None,
+}
+PLAIN_SAMPLING: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": None, "typical_p": 1.0}
+
+
+class StepClock:
+    """Follows a generation: which tokens the forward that is running reads, and where they stand."""
+
+    def __init__(self, prompt: Tokens, stop_ids: frozenset[int]) -> None:
+        self.tokens = prompt
+        self._stop = torch.tensor(sorted(stop_ids), dtype=torch.long, device=prompt.position.device)
+        self._next = prompt.prompt_length.clone()
+        self._alive = torch.ones_like(self._next, dtype=torch.bool)
+        self._started = False
+
+    def tick(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        read = args[0] if args else kwargs.get("input_ids")
+        if not self._started:
+            self._started = True
+            return
+        if read is None or read.shape[1] != 1:
+            came = None if read is None else tuple(read.shape)
+            raise RuntimeError(
+                f"a decoding step read {came} tokens: expected one a row. This model generates without a cache; edits "
+                "by scope need it."
+            )
+        self._alive &= ~torch.isin(read[:, 0], self._stop)
+        position = torch.where(self._alive, self._next, -1)
+        self._next = self._next + 1
+        self.tokens = self.tokens.step(read, position[:, None])
+
+
+def stop_ids_of(module: nn.Module, tokenizer: Any) -> frozenset[int]:
+    config: Any = getattr(module, "generation_config", None)
+    stated = getattr(config, "eos_token_id", None)
+    listed = [stated] if isinstance(stated, int) else list(stated or [])
+    return frozenset(i for i in [*listed, tokenizer.eos_token_id] if i is not None)
+
+
+def until_stop(ids: list[int], stop_ids: frozenset[int]) -> list[int]:
+    end = next((n + 1 for n, token in enumerate(ids) if token in stop_ids), len(ids))
+    return ids[:end]

@@ -1,0 +1,61 @@
+"""View: what a module has, as [row, pos, d_model] with the place of every token, and back into the module's own
+form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hooks.layout import Layout
+from hooks.positions import Tokens
+from hooks.site import Site
+
+
+@runtime_checkable
+class View(Protocol):
+    """One tensor of one forward. `tokens` has a position for every (row, pos), -1 where there is none."""
+
+    @property
+    def tokens(self) -> Tokens: ...
+
+    def rows(self, resid: Tensor) -> Float[Tensor, "row pos d_model"]: ...
+
+    def back(self, rows: Float[Tensor, "row pos d_model"]) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class TextView:
+    """The view of the language stream; `original` keeps what is no token (a learned prefix)."""
+
+    tokens: Tokens
+    layout: Layout
+    original: Tensor
+
+    def rows(self, resid: Tensor) -> Float[Tensor, "row pos d_model"]:
+        return self.layout.rows(resid, *self.tokens.position.shape)
+
+    def back(self, rows: Float[Tensor, "row pos d_model"]) -> Tensor:
+        return self.layout.back(rows, self.original)
+
+
+def text_view(site: Site, resid: Tensor, tokens: Tokens, layout: Layout) -> TextView:
+    """The language stream at `site`; raises RuntimeError when the tensor is not what the layout promises."""
+    rows, length = tokens.position.shape
+    if length > 1 and tuple(resid.shape) == layout.shape(rows, 1):
+        # Some last layers run on the newest token alone while a prompt is read (shared KV); rows are padded left there.
+        if not bool((tokens.position[:, -1] == tokens.position.amax(dim=1)).all()):
+            raise RuntimeError(f"the residual at {site} has one position, and the rows do not end together.")
+        tokens, length = tokens.columns(slice(-1, None)), 1
+    if tuple(resid.shape) != layout.shape(rows, length):
+        raise RuntimeError(
+            f"the residual at {site} is {tuple(resid.shape)}: expected {layout.shape(rows, length)} for {rows} rows "
+            f"and {length} positions. This architecture's stream is not laid out here as in its probe, so its numbers "
+            "would be misread."
+        )
+    if site.point == "projector":
+        tokens = replace(tokens, position=torch.where(tokens.is_image, tokens.position, -1))
+    return TextView(tokens, layout, resid)
