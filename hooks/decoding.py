@@ -28,6 +28,28 @@ PLAIN_DECODING: dict[str, Any] = {
 PLAIN_SAMPLING: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": None, "typical_p": 1.0}
 
 
+def refuse_what_moves_rows(options: dict[str, Any]) -> None:
+    """Raises ValueError for settings of `generate` under which edits by row and position would act elsewhere."""
+    for name in ("num_beams", "num_return_sequences"):
+        if (options.get(name) or 1) > 1:
+            raise ValueError(
+                f"{name}={options[name]} multiplies and moves rows inside generate, so per-row edits would act on "
+                f"others: use {name}=1 (for several samples, give the prompt several times)."
+            )
+    if options.get("cache_implementation") not in (None, "dynamic"):
+        raise ValueError(
+            f"cache_implementation={options['cache_implementation']!r}: a static cache drops the attention of image "
+            "tokens to each other on some models, and quantised ones round what edits act on: expected 'dynamic', or "
+            "no such argument."
+        )
+
+
+def own_cache(module: nn.Module) -> dict[str, Any]:
+    """A checkpoint's wish for another than the dynamic cache does not count either."""
+    wish = getattr(getattr(module, "generation_config", None), "cache_implementation", None)
+    return {} if wish in (None, "dynamic") else {"cache_implementation": "dynamic"}
+
+
 class StepClock:
     """Follows a generation: which tokens the forward that is running reads, and where they stand."""
 

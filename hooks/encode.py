@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,51 +13,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from hooks.encoded import Encoded
+from hooks.pictures import CROSS, TOKEN_TYPES, Processed, joined_images, joined_tokens, processed
 from hooks.positions import OPEN_END, Tokens
 from hooks.prompt import Message, Prompt, PromptError
 
 MARK = "\ue000"  # a private-use character: put behind a turn's content, it shows what the chat template writes after it
-PER_TOKEN = ("token_type_ids", "mm_token_type_ids")  # what some processors return beside the ids, one a token
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """One prompt as the model reads it. The response's ids come after the prompt's: both stay what they were."""
-
-    id: str
-    input_ids: Int[Tensor, " pos"]
-    prompt_length: int
-    instruction_end: int
-    response_length: int
-    per_token: dict[str, Tensor] = field(default_factory=dict)  # name -> [pos]
-    images: dict[str, Tensor] = field(default_factory=dict)  # pixel_values and its kin; concatenated along dim 0
-    n_images: int = 0
-
-    def __len__(self) -> int:
-        return len(self.input_ids)
-
-    def prompt_only(self) -> Encoded:
-        """The same prompt without its response."""
-        if not self.response_length:
-            return self
-        p = self.prompt_length
-        per_token = {name: values[:p] for name, values in self.per_token.items()}
-        return Encoded(self.id, self.input_ids[:p], p, self.instruction_end, 0, per_token, self.images, self.n_images)
-
-    def extended(self, ids: Sequence[int]) -> Encoded:
-        """The same prompt with more tokens after it, its response still open."""
-        more = torch.as_tensor(list(ids), dtype=self.input_ids.dtype)
-        longer = {name: torch.cat([kept, kept.new_zeros(len(more))]) for name, kept in self.per_token.items()}
-        return Encoded(
-            self.id,
-            torch.cat([self.input_ids, more]),
-            self.prompt_length,
-            self.instruction_end,
-            0,
-            longer,
-            self.images,
-            self.n_images,
-        )
 
 
 @dataclass(frozen=True)
@@ -96,15 +58,19 @@ class Encoder:
 
     `image_token_id` is the config's (a processor's own attribute of that name may be another token). Raises PromptError
     on what would silently change the input: a second BOS, a system turn that the template drops, images for a text
-    model.
+    model, placeholders without an image.
     """
 
     def __init__(self, tokenizer: Any, processor: Any = None, image_token_id: int | None = None) -> None:
         self.tokenizer = tokenizer
         self.processor = processor
-        self.image_token_id = image_token_id
+        names = getattr(processor, "model_input_names", ())
+        # Pictures that enter by cross-attention are no positions of the stream; their placeholder is one token of text.
+        self.crosses = CROSS in names
+        self.placeholder_id = image_token_id
+        self.image_token_id = None if self.crosses else image_token_id
         # A model that reads per-token types wants them for text rows as well (Gemma3 refuses to train without).
-        self.per_token_names = [name for name in PER_TOKEN if name in getattr(processor, "model_input_names", ())]
+        self.per_token_names = [name for name in TOKEN_TYPES if name in names]
         self.pad_id = next(i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if i is not None)
 
     def __call__(self, prompts: Sequence[Prompt], side: str = "right") -> Batch:
@@ -114,16 +80,11 @@ class Encoder:
         """One prompt's ids and spans. `closed` puts what the template writes after an answer (end of turn) behind the
         response, for training; captures and statistics leave it out."""
         rendered = self.rendered(prompt)
-        images: dict[str, Tensor] = {}
-        if prompt.images:
-            ids, per_token, images = self._with_images(prompt, rendered)
-        else:
-            ids = torch.tensor(self._ids(rendered, special=prompt.text is not None), dtype=torch.long)
-            per_token = {name: torch.zeros_like(ids) for name in self.per_token_names}
+        read = self._read(prompt, rendered)
+        ids = read.ids
         if len(ids) == 0:
             raise PromptError(f"prompt {prompt.id!r} has no tokens.")
-        bos = self.tokenizer.bos_token_id
-        if bos is not None and len(ids) > 1 and ids[0] == ids[1] == bos:
+        if self._twice_bos(ids):
             raise PromptError(
                 f"prompt {prompt.id!r} begins with two BOS tokens: expected one. The chat template and the text both "
                 "write it; take it out of the text."
@@ -132,19 +93,21 @@ class Encoder:
         p = len(ids)
         response = [] if prompt.response is None else self.continuation_ids(prompt.response)
         tail = self.continuation_ids(self.end_of_turn(prompt, rendered)) if closed else []
-        one = Encoded(prompt.id, ids, p, instruction_end, 0, per_token, images, len(prompt.images)).extended(
-            response + tail
+        one = Encoded(
+            prompt.id, ids, p, instruction_end, 0, read.per_token, read.images, len(prompt.images), read.continued
         )
-        return Encoded(one.id, one.input_ids, p, instruction_end, len(response), one.per_token, images, one.n_images)
+        return replace(one.extended(response + tail), response_length=len(response))
 
     def rendered(self, prompt: Prompt) -> str:
         """The prompt as text, chat template applied once, image placeholders not yet expanded."""
-        if prompt.text is not None:
-            return prompt.text + (prompt.prefill or "")
         if prompt.images and self.processor is None:
             raise PromptError(
                 f"prompt {prompt.id!r} has images, but the model reads text only: expected an image-text model."
             )
+        if prompt.text is not None:
+            placeholder = getattr(self.processor, "image_token", None) or ""
+            in_front = "" if placeholder in prompt.text else placeholder * len(prompt.pictures)
+            return in_front + prompt.text + (prompt.prefill or "")
         if self._template_of().chat_template is None:
             raise PromptError(
                 f"prompt {prompt.id!r} is a conversation, but the tokenizer has no chat template: expected an "
@@ -192,60 +155,95 @@ class Encoder:
         anchor, anchored = self._ids("\n", special=False), self._ids("\n" + text, special=False)
         return anchored[len(anchor) :] if anchored[: len(anchor)] == anchor else self._ids(text, special=False)
 
-    def _with_images(self, prompt: Prompt, rendered: str) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
-        from PIL import Image
+    def _read(self, prompt: Prompt, rendered: str) -> Processed:
+        special = prompt.text is not None
+        if self.processor is None:
+            return Processed(torch.tensor(self._ids(rendered, special=special), dtype=torch.long), {}, {}, {})
+        try:
+            read = processed(self.processor, prompt, rendered, self.image_token_id, special)
+        except PromptError:
+            if prompt.images or not special or not self._needs_images:
+                raise
+            read = Processed(torch.tensor(self._ids(rendered, special=True), dtype=torch.long), {}, {}, {})
+        if special and self._twice_bos(read.ids) and self.tokenizer.bos_token not in rendered:
+            # Tokenizer and processor both put it there (Mllama).
+            read = processed(self.processor, prompt, rendered, self.image_token_id, False)
+        for name in self.per_token_names:
+            read.per_token.setdefault(name, torch.zeros_like(read.ids))
+            read.continued.setdefault(name, torch.zeros_like(read.ids[0]))
+        return read
 
-        pictures = []
-        for path in prompt.images:
-            try:
-                with Image.open(path) as picture:
-                    pictures.append(picture.convert("RGB"))
-            except OSError as error:
-                raise PromptError(f"prompt {prompt.id!r}: image {path} cannot be read ({error}).") from None
-        out = dict(self.processor(text=[rendered], images=[pictures], add_special_tokens=False, return_tensors="pt"))
-        ids = out.pop("input_ids")[0]
-        out.pop("attention_mask", None)
-        per_token = {name: out.pop(name)[0] for name in PER_TOKEN if name in out}
-        if self.image_token_id is not None and not (ids == self.image_token_id).any():
-            raise PromptError(
-                f"prompt {prompt.id!r}: its image became no tokens with id {self.image_token_id} (the config's image "
-                "token)."
-            )
-        return ids, per_token, {name: value for name, value in out.items() if isinstance(value, Tensor)}
+    @cached_property
+    def _needs_images(self) -> bool:
+        """True for a processor that reads no text without pictures (PaliGemma): such text is read by the tokenizer."""
+        try:
+            self.processor(text=["a"], return_tensors="pt")
+        except ValueError:
+            return True
+        return False
+
+    def _twice_bos(self, ids: Int[Tensor, " pos"]) -> bool:
+        bos = self.tokenizer.bos_token_id
+        return bos is not None and len(ids) > 1 and bool(ids[0] == ids[1] == bos)
 
     def _instruction_end(self, prompt: Prompt, rendered: str, ids: Int[Tensor, " pos"]) -> int:
         # Counted from the end: image placeholders expand before the user's text ends, template tokens after it do not.
         p, turns = len(ids), list(prompt.messages)
         asked = next((i for i in reversed(range(len(turns))) if turns[i].role == "user"), None)
-        if asked is None or not getattr(self.tokenizer, "is_fast", False):
+        if asked is None:
             return p
         turns[asked] = Message("user", (*turns[asked].parts, MARK))
         _, found, tail = self._apply(turns, add_generation_prompt=True).rpartition(MARK)
         tail += prompt.prefill or ""
         if not found or not rendered.endswith(tail):
             return p
-        offsets = self.tokenizer(rendered, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-        after = sum(first >= len(rendered) - len(tail) for first, _ in offsets)
+        after = self._tokens_after(rendered, len(rendered) - len(tail))
         last_image = (ids == self.image_token_id).nonzero() if self.image_token_id is not None else ids[:0]
         return max(p - after, int(last_image[-1]) + 1 if len(last_image) else 0)
 
+    def _tokens_after(self, text: str, place: int) -> int:
+        """How many tokens of the text begin at or after this character."""
+        if getattr(self.tokenizer, "is_fast", False):
+            offsets = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+            return sum(first >= place for first, _ in offsets)
+        # A tokenizer in Python has no offsets: count what the text before and the text after have in common with it.
+        whole, head, tail = (self._ids(part, special=False) for part in (text, text[:place], text[place:]))
+        if whole[: len(head)] == head:
+            return len(whole) - len(head)
+        pairs = zip(reversed(whole), reversed(tail), strict=False)
+        return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(whole), len(tail)))
+
+    def batch_kind(self, prompt: Prompt | Encoded) -> int:
+        """Prompts of one kind may share a batch. All are of one kind, but where pictures enter by cross-attention:
+        there the text before a picture reads every picture slot of the batch, the empty ones of other rows included, so
+        only rows with the same number of images read what they read alone."""
+        if not self.crosses:
+            return 0
+        return prompt.n_images if isinstance(prompt, Encoded) else len(prompt.images)
+
     def collate(self, encoded: Sequence[Encoded], side: str = "right") -> Batch:
-        """Rows of one batch, padded on `side`. Pads are never real: their position is -1."""
+        """Rows of one batch, padded on `side`. Pads are never real: their position is -1. Raises PromptError for rows
+        that cannot share a batch (see `batch_kind`)."""
+        if len(kinds := {self.batch_kind(one) for one in encoded}) > 1:
+            raise PromptError(
+                f"one batch has prompts with {' and '.join(map(str, sorted(kinds)))} images: expected the same number "
+                "in every row, since this model's text reads pictures by cross-attention, the fill of other rows "
+                "included. Sort prompts by encoder.batch_kind(prompt) and run each kind by itself."
+            )
         width, n = max(len(one) for one in encoded), len(encoded)
         input_ids = torch.full((n, width), self.pad_id, dtype=torch.long)
         position = torch.full((n, width), -1, dtype=torch.long)
-        names = {name for one in encoded for name in one.per_token}
-        per_token = {name: torch.zeros((n, width), dtype=torch.long) for name in names}
-        for row, one in enumerate(encoded):
-            columns = slice(width - len(one), width) if side == "left" else slice(0, len(one))
+        places = [slice(width - len(one), width) if side == "left" else slice(0, len(one)) for one in encoded]
+        for row, (one, columns) in enumerate(zip(encoded, places, strict=True)):
             input_ids[row, columns] = one.input_ids
             position[row, columns] = torch.arange(len(one))
-            for name, values in one.per_token.items():
-                per_token[name][row, columns] = values
+        per_token = {
+            name: joined_tokens([one.per_token.get(name) for one in encoded], places, width)
+            for name in sorted({name for one in encoded for name in one.per_token})
+        }
         real = position >= 0
-        is_image = (
-            real & (input_ids == self.image_token_id) if self.image_token_id is not None else torch.zeros_like(real)
-        )
+        holds = torch.zeros_like(real) if self.placeholder_id is None else real & (input_ids == self.placeholder_id)
+        is_image = torch.zeros_like(real) if self.image_token_id is None else holds
         tokens = Tokens(
             input_ids=input_ids,
             position=position,
@@ -255,13 +253,10 @@ class Encoder:
                 [one.prompt_length + one.response_length if one.response_length else OPEN_END for one in encoded]
             ),
             is_image=is_image,
-            image_end=torch.where(is_image, position + 1, 0).amax(dim=1),
+            image_end=torch.where(holds, position + 1, 0).amax(dim=1),
             text_of=lambda token: self.tokenizer.decode([token]),
         )
-        stacks = {name for one in encoded for name in one.images}
-        images = {
-            name: torch.cat([one.images[name] for one in encoded if name in one.images]) for name in sorted(stacks)
-        }
+        images = joined_images([one.images for one in encoded], by_row=self.crosses)
         rows = tuple(row for row, one in enumerate(encoded) for _ in range(one.n_images))
         inputs = {"input_ids": input_ids, "attention_mask": real.long(), **per_token, **images}
         return Batch(tuple(encoded), inputs, tokens, rows, self, side)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hooks.edits import LowRankEdit
-from hooks.model import Edits, Keeps, Tally, Where
+from hooks.model import Edits, Keeps, NothingEdited, Tally, Where
 from hooks.site import POINTS, Site
 from hooks.spot import Spot
 from hooks.view import View
@@ -78,6 +78,16 @@ class Visit:
             )
         for site, owner in self._owners.items():
             self.tallies[site] = [tally.by_prompt(owner.tolist(), self._prompts) for tally in self.tallies[site]]
+
+    def refuse_idle(self) -> None:
+        """Raises NothingEdited when edits were given and touched no position of any row."""
+        counts = [tally.edited for listed in self.tallies.values() for tally in listed]
+        if counts and not any(bool(edited.any()) for edited in counts):
+            sites = ", ".join(str(site) for site in self.tallies)
+            raise NothingEdited(
+                f"the edits at {sites} touched no position of any row: expected at least one. Their scope matches no "
+                "token of these prompts (an 'image' scope on text, a 'response' scope on prompts without one)."
+            )
 
 
 def stream_order(sites: Any) -> list[Site]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from hooks.adapter_files import adapters_from
 from hooks.adapters import Adapters
+from hooks.backends.choose import chosen
 from hooks.backends.hf import HuggingFaceModel
 from hooks.blocks import unwrapped
 from hooks.processors import load_processor, pictures_identity
+from hooks.selftest import checked
+from hooks.structure import refuse_packed, windows
 
 WHOLE_HASH_LIMIT = 64 * 2**20  # larger weight files are identified by size and both ends, not by every byte
 
@@ -31,12 +34,16 @@ def load_model(
     dtype: str | torch.dtype = "auto",
     device: str | torch.device | None = None,
     revision: str | None = None,
+    check: bool = True,
 ) -> HuggingFaceModel:
     """A model ready for capture and edits, in eval mode.
 
     `adapter` is a LoRA folder (its variant is called `"tuned"`) or a dict name -> folder; the base model stays
     available as variant `"base"`. An adapter that is missing tensors, or that changes nothing, raises ValueError. With
-    a module, give its tokenizer (and processor, for images).
+    a module, give its tokenizer (and processor, for images). `backend` is `"hf"` (the default), `"transformer_lens"`
+    (text; works on a copy of a module that is given) or `"nnsight"`; a TransformerBridge or an nnsight model that is
+    given keeps its own. `check` examines the model (`hooks.selftest`; a large one briefly) and raises SelfTestFailed
+    when it breaks a promise that every number rests on; the result is `model.checkup`.
     """
     kind, wrapper, name_or_path_or_module = chosen(backend, name_or_path_or_module)
     if wrapper is not None:
@@ -48,7 +55,9 @@ def load_model(
         tokenizer = tokenizer or getattr(wrapper, "tokenizer", None)
     if isinstance(name_or_path_or_module, nn.Module):
         module, name = (
-            unwrapped(name_or_path_or_module),
+            unwrapped(name_or_path_or_module)
+            if wrapper is not None
+            else kind.adopted(unwrapped(name_or_path_or_module)),
             getattr(name_or_path_or_module.config, "_name_or_path", "") or "module",
         )
         if dtype != "auto" or revision is not None:
@@ -70,24 +79,28 @@ def load_model(
             "model": Path(name).name if Path(name).is_dir() else name,
             "weights": _checkpoint_identity(name, module),
         }
+    refuse_packed(module)
     tokenizer = tokenizer or processor.tokenizer
-    target = device or ("cuda" if torch.cuda.is_available() else None)
+    target = device or ("cuda" if torch.cuda.is_available() and wrapper is None else None)
     if target is not None:
         module = module.to(target)
     module.eval()
     identity |= {
         "dtype": str(next(module.parameters()).dtype).removeprefix("torch."),
         "attention": getattr(module.config, "_attn_implementation", None),
+        **windows(module.config),
         "tokenizer": _tokenizer_hash(tokenizer, processor),
         **pictures_identity(processor),
     }
     if adapter is not None:
         folders = dict(adapter) if isinstance(adapter, Mapping) else {"tuned": adapter}
-        adapters = _with_adapters(module, {variant: Path(folder) for variant, folder in folders.items()})
+        adapters = adapters_from(module, {name: Path(at) for name, at in folders.items()}, identity["weights"])
         identity["adapters"] = {variant: folder_hash(Path(folder)) for variant, folder in folders.items()}
-    model = HuggingFaceModel(module, tokenizer, processor, name=name, identity=identity, adapters=adapters)
+    model = kind(module, tokenizer, processor, name=name, identity=identity, adapters=adapters, wrapper=wrapper)
     if adapters is not None:
         _refuse_identity(model)
+    if check:
+        model.checkup = checked(model)
     return model
 
 
@@ -95,6 +108,7 @@ def _from_pretrained(
     name: str, tokenizer: Any, processor: Any, dtype: Any, revision: str | None
 ) -> tuple[nn.Module, Any, Any]:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
     from transformers.utils import logging
 
     is_path = name.startswith((".", "/", "~")) or name.count("/") > 1
@@ -103,7 +117,7 @@ def _from_pretrained(
             f"model folder {name} does not exist: expected a checkpoint folder, or a hub name such as 'org/model'."
         )
     config = AutoConfig.from_pretrained(name, revision=revision)
-    sees = getattr(config, "vision_config", None) is not None
+    sees = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
     auto = AutoModelForImageTextToText if sees else AutoModelForCausalLM
     if sees and processor is None:  # before the weights: what is missing for pictures is said at once
         processor = load_processor(name, revision)
@@ -131,42 +145,12 @@ def _adapters_inside(module: nn.Module) -> Adapters | None:
             f"the module has adapters inside it ({', '.join(names)}), so what counts as its base is unclear: expected "
             "the PeftModel itself (no adapter called 'base'), or load_model(folder, adapter=folder)."
         )
+    if any(getattr(part, "merged_adapters", None) for part in module.modules()):
+        raise ValueError(
+            "the module has adapters merged into its weights, and taking them out again does not give the base back "
+            "bit for bit: expected an unmerged PeftModel, or what merge_and_unload() gives, as a base by itself."
+        )
     return Adapters(module, names)
-
-
-def _with_adapters(module: nn.Module, folders: Mapping[str, Path]) -> Adapters:
-    from peft import PeftModel, get_peft_model_state_dict
-    from safetensors.torch import load_file
-
-    peft: Any = None
-    for variant, folder in folders.items():
-        if variant == "base":
-            raise ValueError("an adapter cannot be called 'base': that is the variant without adapters.")
-        weights = folder / "adapter_model.safetensors"
-        if not (folder / "adapter_config.json").is_file() or not weights.is_file():
-            raise FileNotFoundError(
-                f"{folder} is no adapter: expected adapter_config.json and adapter_model.safetensors in it."
-            )
-        if peft is None:
-            # peft asks the model for an attribute that transformers has renamed: nothing that a user could mend.
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
-            peft = PeftModel.from_pretrained(module, str(folder), adapter_name=variant)  # type: ignore[arg-type]
-        else:
-            peft.load_adapter(str(folder), adapter_name=variant)
-        stored, landed = load_file(weights), get_peft_model_state_dict(peft, adapter_name=variant)
-        lost = [
-            key
-            for key in stored
-            if key not in landed or not torch.equal(landed[key].cpu().to(stored[key].dtype), stored[key])
-        ]
-        if lost or len(landed) != len(stored):
-            raise ValueError(
-                f"adapter {folder} did not load: {len(lost)} of its {len(stored)} tensors found no place (first: "
-                f"{lost[:1]}), and {max(0, len(landed) - len(stored))} places stayed empty. Expected an adapter that "
-                "was trained on this architecture."
-            )
-    module.eval()
-    return Adapters(peft, tuple(folders))
 
 
 def _refuse_identity(model: HuggingFaceModel) -> None:

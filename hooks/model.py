@@ -136,6 +136,8 @@ class TracedModel(Protocol):
     n_layers: int
     d_model: int
 
+    def injected_layers(self) -> tuple[int, ...]: ...
+
     def encode(self, prompts: Sequence[Prompt]) -> Batch: ...
 
     def run(

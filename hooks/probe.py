@@ -40,8 +40,8 @@ def tensors_in(values: Any) -> dict[Slot, Tensor]:
     }
 
 
-def watched_forward(model: Any, lists: Sequence[nn.ModuleList], rows: int, length: int) -> list[Firing]:
-    """The firings of one forward of `rows` rows of `length` ordinary text tokens, in order."""
+def watched_forward(model: Any, lists: Sequence[nn.ModuleList], inputs: Mapping[str, Any]) -> list[Firing]:
+    """The firings of one forward, in order."""
     seen: list[Firing] = []
     handles = []
 
@@ -57,26 +57,29 @@ def watched_forward(model: Any, lists: Sequence[nn.ModuleList], rows: int, lengt
             for child, block in enumerate(blocks):
                 handles.append(block.register_forward_hook(watch(listed, child), with_kwargs=True, prepend=True))
         with torch.no_grad():
-            model(**text_inputs(model, rows, length))
+            model(**inputs)
     finally:
         for handle in handles:
             handle.remove()
     return seen
 
 
-def text_inputs(model: Any, rows: int, length: int) -> dict[str, Any]:
-    """Arguments for a forward on text alone: different ordinary tokens in every row, no padding, no cache."""
+def text_inputs(model: Any, rows: int, length: int, *, codebooks: bool = False) -> dict[str, Any]:
+    """Arguments for a forward on text alone: different ordinary tokens in every row, no padding, no cache. With
+    `codebooks` a row is several rows of ids, as audio decoders read it."""
     config = model.config.get_text_config(decoder=True)
     special = {value for name, value in _numbers(model.config) if name.endswith(("token_id", "token_index"))}
     special |= {value for name, value in _numbers(config) if name.endswith(("token_id", "token_index"))}
     ordinary = [token for token in range(min(_vocabulary(model, config), 4096)) if token not in special] or [0]
     # Not the first ids, which tend to be special; a stride, so that no two rows are alike.
     start = len(ordinary) // 3
-    ids = [[ordinary[(start + 7 * row + 3 * pos) % len(ordinary)] for pos in range(length)] for row in range(rows)]
+    listed = range(rows * config.num_codebooks) if codebooks else range(rows)
+    ids = [[ordinary[(start + 7 * row + 3 * pos) % len(ordinary)] for pos in range(length)] for row in listed]
     device = next(model.parameters()).device
     accepted = inspect.signature(model.forward).parameters
     inputs: dict[str, Any] = {"input_ids": torch.tensor(ids, device=device)}
-    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    if not codebooks:
+        inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
     if getattr(model.config, "is_encoder_decoder", False) or "decoder_input_ids" in accepted:
         inputs["decoder_input_ids"] = inputs["input_ids"]
     for name in ("token_type_ids", "mm_token_type_ids"):

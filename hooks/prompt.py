@@ -32,9 +32,11 @@ class Message:
 class Prompt:
     """One input: a conversation (`messages`) or raw `text`, perhaps with the answer that follows it.
 
-    `prefill` is the beginning of the answer, given to the model as part of the prompt (the scope `last` is then its
-    last token); `response` is an answer that is complete. `label` is the class that a study contrasts; `tags` holds
-    every other key of the prompt's line. The id is what rows are joined by: it is unique in a file.
+    Raw text may show `pictures`, for models without a chat template: where it has the model's own placeholder
+    (`"<image>caption en"`), or in front of it when it has none. `prefill` is the beginning of the answer, given to the
+    model as part of the prompt (the scope `last` is then its last token); `response` is an answer that is complete.
+    `label` is the class that a study contrasts; `tags` holds every other key of the prompt's line. The id is what rows
+    are joined by: it is unique in a file.
     """
 
     id: str
@@ -44,8 +46,11 @@ class Prompt:
     response: str | None = None
     label: str | None = None
     tags: Mapping[str, Any] = field(default_factory=dict)
+    pictures: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.pictures and self.text is None:
+            raise PromptError(f"prompt {self.id!r}: pictures go with raw text: expected images as parts of a message.")
         if bool(self.messages) == (self.text is not None):
             raise PromptError(
                 f"prompt {self.id!r}: expected either messages or text, got {'both' if self.messages else 'neither'}."
@@ -53,29 +58,42 @@ class Prompt:
 
     @property
     def images(self) -> tuple[Path, ...]:
-        """The images of all turns, in order."""
-        return tuple(part for message in self.messages for part in message.parts if isinstance(part, Path))
+        """The images of all turns, or of the raw text, in order."""
+        return self.pictures or tuple(
+            part for message in self.messages for part in message.parts if isinstance(part, Path)
+        )
 
     @property
     def content_hash(self) -> str:
         """sha256 of all that the model sees: roles, texts, image bytes, prefill and response; no id, label or tags."""
-        return _content_hash(self.messages, self.text, self.prefill, self.response)
+        return _content_hash(self.messages, self.text, self.prefill, self.response, self.pictures)
 
     def record(self) -> dict[str, Any]:
         """The prompt as a store keeps it: id, label, tags and content hash."""
         return {"id": self.id, "label": self.label, "tags": dict(self.tags), "sha256": self.content_hash}
 
 
-def _content_hash(messages: Iterable[Message], text: str | None, prefill: str | None, response: str | None) -> str:
+def _content_hash(
+    messages: Iterable[Message],
+    text: str | None,
+    prefill: str | None,
+    response: str | None,
+    pictures: Iterable[Path] = (),
+) -> str:
     digest = hashlib.sha256()
+
+    def add(part: str | Path) -> None:
+        is_image = isinstance(part, Path)
+        digest.update(
+            b"\0image" + hashlib.sha256(part.read_bytes()).digest() if is_image else f"\0text {part}".encode()
+        )
+
     for message in messages:
         digest.update(f"\0role {message.role}".encode())
         for part in message.parts:
-            digest.update(
-                b"\0image" + hashlib.sha256(part.read_bytes()).digest()
-                if isinstance(part, Path)
-                else f"\0text {part}".encode()
-            )
+            add(part)
+    for picture in pictures:
+        add(picture)
     digest.update(json.dumps([text, prefill, response]).encode())
     return digest.hexdigest()
 
@@ -100,9 +118,10 @@ def as_prompts(prompts: str | Path | Iterable[Prompt]) -> list[Prompt]:
 def read_prompts(path: str | Path) -> list[Prompt]:
     """The prompts of a JSONL file, one JSON object a line; image paths are relative to the file's folder.
 
-    Keys: `messages` (chat turns; `content` is a string or a list of text and image parts) or `text` (no chat template);
-    optional `id` (else the content hash), `prefill`, `response`, `label`; every other key becomes a tag. A final
-    assistant turn is the response. Raises PromptError with the line number on anything that it cannot use.
+    Keys: `messages` (chat turns; `content` is a string or a list of text and image parts) or `text` (no chat template,
+    with `pictures`, a list of paths, where the text has placeholders for them); optional `id` (else the content hash),
+    `prefill`, `response`, `label`; every other key becomes a tag. A final assistant turn is the response. Raises
+    PromptError with the line number on anything that it cannot use.
     """
     path = Path(path)
     if not path.is_file():
@@ -154,11 +173,16 @@ def _prompt_from(row: Any, folder: Path) -> Prompt:
             raise PromptError("the only turn is the assistant's: expected a user turn before it.")
     if not messages and text is None:
         raise PromptError("neither messages nor text: expected one of them.")
+    pictures = row.pop("pictures", None) or []
+    if not isinstance(pictures, list) or (pictures and text is None):
+        raise PromptError("pictures is a list of paths beside 'text': expected images of a conversation as its parts.")
+    shown = tuple(_image_from(name, folder) for name in pictures)
     identifier = row.pop("id", None)
     if identifier is not None and not str(identifier).strip():
         raise PromptError("the id is empty: leave it out, or give it text.")
-    identifier = _content_hash(messages, text, prefill, response)[:16] if identifier is None else str(identifier)
-    return Prompt(identifier, messages, text, prefill, response, label, row)
+    if identifier is None:
+        identifier = _content_hash(messages, text, prefill, response, shown)[:16]
+    return Prompt(str(identifier), messages, text, prefill, response, label, row, shown)
 
 
 def _optional_text(row: dict[str, Any], key: str) -> str | None:
@@ -191,14 +215,17 @@ def _part_from(part: Any, folder: Path) -> str | Path:
     if kind == "text" and isinstance(part.get("text"), str):
         return part["text"]
     if kind == "image":
-        name = part.get("image") or part.get("path")
-        if not isinstance(name, str):
-            raise PromptError("an image part gives no path: expected {'type': 'image', 'image': 'pictures/1.png'}.")
-        if "://" in name or name.startswith("data:"):
-            raise PromptError(f"image {name[:60]!r} is an address: expected a local file (nothing is downloaded).")
-        if not (folder / name).is_file():
-            raise PromptError(f"image {name} does not exist: expected a file relative to {folder}.")
-        return folder / name
+        return _image_from(part.get("image") or part.get("path"), folder)
     raise PromptError(
         f"a part is {part!r}: expected {{'type': 'text', 'text': ...}} or {{'type': 'image', 'image': path}}."
     )
+
+
+def _image_from(name: Any, folder: Path) -> Path:
+    if not isinstance(name, str):
+        raise PromptError("an image part gives no path: expected {'type': 'image', 'image': 'pictures/1.png'}.")
+    if "://" in name or name.startswith("data:"):
+        raise PromptError(f"image {name[:60]!r} is an address: expected a local file (nothing is downloaded).")
+    if not (folder / name).is_file():
+        raise PromptError(f"image {name} does not exist: expected a file relative to {folder}.")
+    return folder / name

@@ -6,8 +6,9 @@ in order, and what one returns must be what the next one reads. Anything else is
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from hooks.layout import Layout, Size, measured
-from hooks.probe import Firing, Slot, watched_forward
+from hooks.probe import Firing, Slot, text_inputs, watched_forward
 from hooks.structure import (
     UnsupportedArchitecture,
     decoder_of,
@@ -56,41 +57,40 @@ class ResidualStream:
         return len(self.blocks)
 
 
-def find_stream(model: Any, tower: str = "language") -> ResidualStream:
-    """The residual stream of one tower. Raises UnsupportedArchitecture, with the reason, where there is no single
-    one."""
+Example = Callable[[int, int], Mapping[str, Any]]
+
+
+def find_stream(model: Any, tower: str = "language", example: Example | None = None) -> ResidualStream:
+    """The residual stream of one tower. `example(rows, about_length)` gives the arguments of a forward for models that
+    cannot run on text alone; every row must have the same length. Raises UnsupportedArchitecture, with the reason,
+    where there is no single stream."""
     model = unwrapped(model)
     if tower == "language":
-        return _language(model)
+        return _language(model, example or partial(text_inputs, model))
     if tower == "vision":
-        return _vision(model)
+        return _vision(model, example)
     raise ValueError(f"tower {tower!r} is unknown: expected 'language' or 'vision'.")
 
 
-def _language(model: Any) -> ResidualStream:
+def _language(model: Any, example: Example) -> ResidualStream:
     root, depth, name = decoder_of(model), text_depth(model), type(model).__name__
     lists = module_lists(root)
     if not lists:
         raise UnsupportedArchitecture(f"{name}: no module list under {type(root).__name__}, so no blocks to hook.")
-    try:
-        first = watched_forward(model, lists, *_FIRST)
-    except Exception as error:
-        raise UnsupportedArchitecture(
-            f"{name}: a forward on text alone, which is to prove where the stream is, failed with "
-            f"{type(error).__name__}: {error}"
-        ) from error
+    inputs, first = _watched(model, lists, example)
+    sizes = [_size_of(given, size) for given, size in zip(inputs, (_FIRST, _SECOND), strict=True)]
     listed = _chosen(name, lists, depth, first)
     firings = [firing for firing in first if firing.listed == listed]
     reads, writes = _slots(name, first, firings)
-    second = {f.child: f for f in watched_forward(model, [lists[listed]], *_SECOND)}
+    second = {f.child: f for f in watched_forward(model, [lists[listed]], inputs[1])}
     layouts = {}
     for firing in firings:
         shapes = tuple(firing.outputs[writes].shape), tuple(second[firing.child].outputs[writes].shape)
-        layout = measured(shapes[0], _FIRST, shapes[1], _SECOND)
+        layout = measured(shapes[0], sizes[0], shapes[1], sizes[1])
         if layout is None:
             raise UnsupportedArchitecture(
-                f"{name}: block {firing.child} returns {shapes[0]} for {_FIRST} rows and positions and {shapes[1]} for "
-                f"{_SECOND}: no axis order with rows, positions and a width explains both."
+                f"{name}: block {firing.child} returns {shapes[0]} for {sizes[0]} rows and positions and {shapes[1]} "
+                f"for {sizes[1]}: no axis order with rows, positions and a width explains both."
             )
         layouts[firing.child] = layout
     if len({layout.width for layout in layouts.values()}) > 1:
@@ -98,6 +98,33 @@ def _language(model: Any) -> ResidualStream:
         raise UnsupportedArchitecture(f"{name}: its blocks have streams of different widths {widths}: not one stream.")
     skipped = frozenset(range(len(lists[listed]))).difference(layouts)
     return ResidualStream("language", tuple(lists[listed]), reads, writes, layouts, skipped)
+
+
+def _watched(
+    model: Any, lists: Sequence[nn.ModuleList], example: Example
+) -> tuple[list[Mapping[str, Any]], list[Firing]]:
+    """The inputs of both forwards, and what fired in the first."""
+    ways = [example]
+    if isinstance(getattr(model.config.get_text_config(decoder=True), "num_codebooks", None), int):
+        ways.append(partial(text_inputs, model, codebooks=True))
+    failed: Exception | None = None
+    for way in ways:
+        try:
+            inputs = [way(*size) for size in (_FIRST, _SECOND)]
+            return inputs, watched_forward(model, lists, inputs[0])
+        except Exception as error:
+            failed = failed or error
+    raise UnsupportedArchitecture(
+        f"{type(model).__name__}: a short forward, which is to prove where the stream is, failed with "
+        f"{type(failed).__name__}: {failed}. A model that cannot run on text alone needs an example: "
+        "find_blocks(model, example=...), or load_model with its processor."
+    ) from failed
+
+
+def _size_of(inputs: Mapping[str, Any], asked: Size) -> Size:
+    """Rows and positions of the tokens that the decoder reads."""
+    ids = inputs.get("decoder_input_ids", inputs.get("input_ids"))
+    return (asked[0], int(ids.shape[-1])) if ids is not None else asked
 
 
 def _chosen(name: str, lists: Sequence[nn.ModuleList], depth: int | None, seen: Sequence[Firing]) -> int:
@@ -149,7 +176,12 @@ def _passed_on(seen: Sequence[Firing], a: int, b: int) -> bool:
 
 
 def _shared(given: Any, read: Any) -> list[Tensor]:
-    return [x for x in read if any(x.shape == y.shape and torch.equal(x, y) for y in given)]
+    return [x for x in read if any(_same(x, y) for y in given)]
+
+
+def _same(x: Tensor, y: Tensor) -> bool:
+    # Weights that give NaN still have a stream; what is wrong with them is for the check-up to say.
+    return x.shape == y.shape and torch.equal(x.nan_to_num(), y.nan_to_num())
 
 
 def _slots(name: str, seen: Sequence[Firing], firings: Sequence[Firing]) -> tuple[Slot, Slot]:
@@ -160,7 +192,7 @@ def _slots(name: str, seen: Sequence[Firing], firings: Sequence[Firing]) -> tupl
             (read, write)
             for read, x in b.inputs.items()
             for write, y in a.outputs.items()
-            if x.shape == y.shape and torch.equal(x, y)
+            if _same(x, y)
         }
         if common:
             pairs.append(common)
@@ -189,14 +221,18 @@ def _widest_alike(name: str, always: set[tuple[Slot, Slot]], firings: Sequence[F
     return {(read, write) for read, write in always if write in alike} or always
 
 
-def _vision(model: Any) -> ResidualStream:
+def _vision(model: Any, example: Example | None) -> ResidualStream:
     root, depth = image_encoder_of(model)
     name, lists = type(model).__name__, module_lists(root)
     fitting = [blocks for blocks in lists if len(blocks) == depth] if depth is not None else []
-    if not fitting:
+    if len(fitting) > 1 and example is not None:  # mergers of the same number beside the blocks: see which carries on
+        seen = watched_forward(model, fitting, example(*_FIRST))
+        fitting = [fitting[_chosen(name, fitting, depth, seen)]]
+    if len(fitting) != 1:
         found = sorted(len(blocks) for blocks in lists)
         raise UnsupportedArchitecture(
-            f"{name}: no module list of {depth} blocks (the vision config's layer count) under {type(root).__name__}; "
-            f"found lists of {found}."
+            f"{name}: expected one module list of {depth} blocks (the vision config's layer count) under "
+            f"{type(root).__name__}; found lists of {found}. Where several fit, an example with pictures decides: "
+            "find_blocks(model, 'vision', example=...)."
         )
-    return ResidualStream("vision", tuple(max(fitting, key=parameter_count)))
+    return ResidualStream("vision", tuple(fitting[0]))

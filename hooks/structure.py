@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from torch import nn
@@ -32,26 +33,60 @@ def text_depth(model: Any) -> int | None:
 
 def image_encoder_of(model: Any) -> tuple[nn.Module, int | None]:
     """The module that holds the vision blocks, and the number of blocks that its config states."""
-    config = model.config
-    vision = next((found for name in _VISION_CONFIGS if (found := getattr(config, name, None)) is not None), None)
-    if vision is None and getattr(model, "main_input_name", "") == "pixel_values":
-        return model, _stated(config)  # an image encoder by itself
+    vision, model_is_tower = vision_config(model.config), False
+    if vision is None and _is_image_encoder(model):
+        vision, model_is_tower = model.config, True
     if vision is None:
         raise UnsupportedArchitecture(f"{type(model).__name__} has no vision tower: its config has no vision_config.")
-    depth = _stated(vision) if not isinstance(vision, dict) else None
+    widths = getattr(vision, "hidden_sizes", None)
+    if isinstance(widths, list | tuple) and len(set(widths)) > 1:
+        raise UnsupportedArchitecture(
+            f"{type(model).__name__}: its image encoder has stages of different widths {list(widths)} (convolutions or "
+            "a hierarchy): there is no single residual stream."
+        )
+    depth = _stated(vision)
+    if model_is_tower:
+        return model, depth
     encoder = model.get_encoder(modality="image") if hasattr(model, "get_encoder") else model
-    if encoder is model or not isinstance(encoder, nn.Module) or not module_lists(encoder):
+    if encoder is model or not isinstance(encoder, nn.Module) or depth not in _lengths(encoder):
+        # get_encoder() may be a text encoder, or the whole model: then the module that bears a tower's usual name.
         named = [part for name, part in model.named_modules() if name.rpartition(".")[2] in _VISION_NAMES]
-        encoder = next((part for part in named if module_lists(part)), encoder)
+        encoder = next((part for part in named if depth in _lengths(part)), encoder)
     return encoder, depth
 
 
 _VISION_CONFIGS = ("vision_config", "vision_encoder_config", "visual_config")
-_VISION_NAMES = ("vision_tower", "vision_model", "visual", "vision_encoder", "vision_embed_tokens")
+_VISION_NAMES = ("vision_tower", "vision_model", "visual", "vision_encoder", "vision_embed_tokens", "encoder")
+_DEEPEST = 3  # configs in configs: a policy around a vision-language model around its tower
+
+
+def vision_config(config: Any, deep: int = 0) -> Any:
+    """The config of the image encoder: stated by name, at most two configs down; None where there is none."""
+    for name in _VISION_CONFIGS:
+        found = getattr(config, name, None)
+        if found is not None:
+            return SimpleNamespace(**found) if isinstance(found, dict) else found
+    parts = [part for value in vars(config).values() if hasattr(part := value, "model_type")]
+    if deep < _DEEPEST:
+        inner = next((found for part in parts if (found := vision_config(part, deep + 1)) is not None), None)
+        if inner is not None:
+            return inner
+    # An encoder beside a text decoder that states a size of pictures is an image encoder.
+    return next((part for part in parts if hasattr(part, "image_size") and hasattr(part, "patch_size")), None)
+
+
+def _is_image_encoder(model: Any) -> bool:
+    """True for a vision tower that was taken out of its model, and for an encoder that never was in one."""
+    inside = getattr(type(model.config), "base_config_key", "") == "vision_config"
+    return inside or getattr(model, "main_input_name", "") == "pixel_values"
 
 
 def has_vision(config: Any) -> bool:
-    return any(getattr(config, name, None) is not None for name in _VISION_CONFIGS)
+    return vision_config(config) is not None
+
+
+def _lengths(module: nn.Module) -> set[int]:
+    return {len(blocks) for blocks in module_lists(module)}
 
 
 def image_token_id(config: Any) -> int | None:
@@ -60,6 +95,27 @@ def image_token_id(config: Any) -> int | None:
         if isinstance(value := getattr(config, name, None), int):
             return value
     return None
+
+
+def windows(config: Any) -> dict[str, Any]:
+    """Which layers see how far back, as a model's identity states it; empty where every layer sees everything. What a
+    last token can know of an early one depends on it, and by layer type, not by depth."""
+    text = config.get_text_config(decoder=True)
+    window, kinds = getattr(text, "sliding_window", None), getattr(text, "layer_types", None)
+    if not isinstance(window, int) or (kinds is not None and "sliding_attention" not in kinds):
+        return {}
+    return {"sliding_window": window, "layer_types": list(kinds or [])}
+
+
+def refuse_packed(module: nn.Module) -> None:
+    """Raises ValueError for quantised weights, several numbers to a byte: hashes, factors and dtypes read off them
+    would be nonsense."""
+    for name, weight in module.named_parameters():
+        if not weight.is_floating_point():
+            raise ValueError(
+                f"the weight {name} is packed ({str(weight.dtype).removeprefix('torch.')}, {tuple(weight.shape)}): "
+                "expected floating-point weights. Load the checkpoint dequantised (dtype='bfloat16')."
+            )
 
 
 def module_lists(root: nn.Module) -> list[nn.ModuleList]:

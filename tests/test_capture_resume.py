@@ -16,7 +16,7 @@ from workbench.interventions.steer import Steer
 SILENT = {"progress": False}
 
 
-def test_a_stopped_capture_goes_on_to_the_same_bits(half, many, tmp_path, monkeypatch):
+def test_pitfall_40_a_stopped_capture_goes_on_to_the_same_bits(half, many, tmp_path, monkeypatch):
     """bfloat16 and prompts of mixed lengths: with one length in float32 another batch shape would not show."""
     settings = dict(sites="resid_post", at="all", max_tokens=120, **SILENT)
     whole = capture(half, many, to=tmp_path / "whole", **settings)

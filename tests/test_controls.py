@@ -32,7 +32,7 @@ def v() -> Directions:
 
 
 @pytest.mark.parametrize("draw", ["isotropic", "orthogonal", "energy matched"])
-def test_a_control_is_as_long_as_the_direction_itself(draw, v, rows):
+def test_pitfall_31_a_control_is_as_long_as_the_direction_itself(draw, v, rows):
     """Pitfall 31: randn_like(v) * ‖v‖ is sqrt(d) too long."""
     make = {
         "isotropic": lambda: isotropic(v, 5),
@@ -71,7 +71,7 @@ def energy(direction: np.ndarray, values: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("held", ["little", "much"])
-def test_energy_matched_controls_hold_exactly_the_energy_of_the_direction(rows, held):
+def test_pitfall_37_energy_matched_controls_hold_exactly_the_energy_of_the_direction(rows, held):
     """Pitfall 37: an isotropic direction holds 1/d of the energy whatever the data; these hold what `v` holds."""
     rng, sites = np.random.default_rng(2), list(SITES)
     centred = [rows.values(site, np.float64) - rows.values(site, np.float64).mean(axis=0) for site in sites]
@@ -96,7 +96,7 @@ def test_energy_matched_controls_are_random_and_shared_by_the_sites(rows):
     assert np.mean(across) > np.mean(between)
 
 
-def test_energy_is_measured_around_the_origin_and_without_position_0():
+def test_pitfall_10_energy_is_measured_around_the_origin_and_without_position_0():
     """Ablation to the mean goes back to the origin, and an attention sink would hold all the energy there is."""
     rng = np.random.default_rng(4)
     values = rng.standard_normal((60, 16)) * np.linspace(3, 0.3, 16)

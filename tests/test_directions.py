@@ -203,7 +203,7 @@ def test_imported_vectors_get_an_origin_from_rows():
     assert with_mean(v, rows).offset[0] == pytest.approx(rows.values(Site(1), np.float64)[:, 0].mean())
 
 
-def test_concentration_shows_an_outlier_dimension():
+def test_pitfall_10_concentration_shows_an_outlier_dimension():
     vectors = np.ones((1, 100))
     assert Directions.of([Site(0)], vectors).concentration(10)[0] == pytest.approx(0.1)
     vectors[0, 3] = 400.0

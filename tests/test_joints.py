@@ -84,7 +84,7 @@ def test_parallel_blocks_have_both_parts_and_nothing_between(model_of, name):
         pre, attn, mlp, post = (kept[Site(layer, p)] for p in ("resid_pre", "attn_out", "mlp_out", "resid_post"))
         torch.testing.assert_close(pre + attn + mlp, post, rtol=1e-5, atol=1e-5)
     with pytest.raises(
-        UnsupportedArchitecture, match=r"site resid_mid:0 .* \(parallel\), so no residual stands between"
+        UnsupportedArchitecture, match=r"site resid_mid:0 .*\(parallel\), so no residual stands between"
     ):
         kept_by(model, ["resid_mid"])
 

@@ -101,7 +101,7 @@ def test_moments_merge_as_if_seen_by_one():
         whole.update(np.full((2, 9), np.nan))
 
 
-def test_row_flips_leave_the_spectrum_as_it_was_and_entry_flips_do_not():
+def test_pitfall_36_row_flips_leave_the_spectrum_as_it_was_and_entry_flips_do_not():
     """Pitfall 36: flipping whole rows is no null for explained variance."""
     values, _ = rank_two()
     centred = values - values.mean(axis=0)
@@ -195,7 +195,7 @@ def test_ranks_of_known_spectra():
     assert uneven.participation_ratio[0] == pytest.approx(1.6)
 
 
-def test_signs_follow_the_convention_and_then_the_contrast():
+def test_pitfall_25_signs_follow_the_convention_and_then_the_contrast():
     values, _ = rank_two()
     found = pca(rows_of(values), 3, null=None)
     largest = np.take_along_axis(found.basis[0], np.abs(found.basis[0]).argmax(axis=1)[:, None], axis=1)

@@ -32,7 +32,7 @@ FLOORS = (
 ONLY_IN = {
     "matplotlib": "workbench/reporting/*.py",
     "sklearn": "workbench/subspace/probe.py",
-    "peft": ("workbench/training/adapters.py", "hooks/load.py"),
+    "peft": ("workbench/training/adapters.py", "hooks/load.py", "hooks/adapter_files.py"),
     "transformer_lens": "hooks/backends/lens.py",
     "nnsight": "hooks/backends/nns.py",
     "pandas": "stores/results.py",

@@ -1,14 +1,19 @@
 """doctor: sound models pass every check; a model that was broken on purpose fails the check that is meant for it."""
 
+import re
+
 import pytest
 import torch
 from own_hooks import hooks_left
 from tiny_models import FAMILIES
 
+from hooks.checks import QUICK
 from hooks.load import load_model
-from hooks.selftest import Check, Checkup, doctor
+from hooks.selftest import Check, Checkup, SelfTestFailed, doctor
+from workbench.cli import main
 
-ALL = ["residual chain", "whole-stream patch", "padding", "zero edit", "hooks removed", "cache under edits", "adapter"]
+ALL = ["parity", "residual chain", "zero edit", "edits act", "hooks removed", "one BOS", "adapter", "whole-stream patch"]
+ALL += ["padding", "cache under edits", "image"]
 
 
 def fresh(family="llama", dtype=torch.float32):
@@ -33,7 +38,8 @@ def test_the_tiny_families_pass(any_model):
     before = hooks_left(any_model), torch.get_rng_state()
     checkup = doctor(any_model)
     assert [check.name for check in checkup.checks] == ALL
-    assert checkup.passed and [check.passed for check in checkup.checks] == [True] * 6 + [None], str(checkup)
+    skipped = {check.name for check in checkup.checks if check.passed is None}
+    assert checkup.passed and skipped == {"adapter"} | ({"image"} if "vision" not in any_model.towers else set())
     assert hooks_left(any_model) == before[0]
     assert torch.equal(torch.get_rng_state(), before[1]), "a check-up must not change the draws that follow it"
 
@@ -50,7 +56,7 @@ def test_the_organism_passes_with_its_adapter(tuned_world):
     """Its vocabulary knows none of the words that the checks ask, and it has a vision tower."""
     checkup = doctor(tuned_world)
     assert all(check.passed for check in checkup.checks), str(checkup)
-    assert "tuned moves the logits by" in checkup.checks[-1].detail
+    assert "tuned moves the logits by" in str(checkup) and "enters at 4 of" in checkup.checks[-1].detail
     assert tuned_world.active == "tuned", "it is left as it was"
 
 
@@ -101,6 +107,33 @@ def is_random(model):
     wrapped(model.module.model.layers[1], lambda out, a, k: out + 1e-5 * torch.randn_like(out))
 
 
+def undoes_edits(model):
+    """A hook of the user's that gives back what the block had computed: the edit is seen by nobody."""
+    raw = {}
+    wrapped(model.module.model.layers[1], lambda out, a, k: raw.update(out=out) or out)
+    model.module.model.layers[1].register_forward_hook(lambda module, args, out: raw["out"])
+
+
+def writes_into_the_stream(model):
+    """A hook of the user's that works in place: what was kept is not what a hook behind it sees."""
+    model.module.model.layers[0].register_forward_hook(lambda module, args, out: out.mul_(1.01))
+
+
+def writes_two_bos(model):
+    model.tokenizer.chat_template = "<bos>" + model.tokenizer.chat_template
+
+
+def blind(model):
+    """The projector is zero: no picture has any effect."""
+    with torch.no_grad():
+        model.module.model.multi_modal_projector.mm_input_projection_weight.zero_()
+
+
+def looks_elsewhere(model):
+    """The picture enters at another token than the config says."""
+    model.encoder.placeholder_id = 6
+
+
 def leaves_hooks(model):
     def again(module, args):
         module.register_forward_pre_hook(lambda module, args: None)
@@ -108,24 +141,57 @@ def leaves_hooks(model):
     model.module.model.layers[0].register_forward_pre_hook(again)
 
 
-@pytest.mark.parametrize(
-    ("spoil", "expected"),
-    [
-        (side_channel, {"whole-stream patch"}),
-        (mixes_positions, {"padding", "cache under edits"}),
-        (ignores_the_mask, {"cache under edits"}),
-        (forgets_when_decoding, {"cache under edits"}),
-        (changes_between_blocks, {"residual chain"}),
-        (is_random, {"zero edit"}),
-        (leaves_hooks, {"hooks removed"}),
-    ],
-    ids=lambda value: getattr(value, "__name__", ""),
-)
-def test_each_check_fails_on_what_it_is_for(spoil, expected):
-    model = fresh()
+BREAKS = {
+    side_channel: {"whole-stream patch"},
+    mixes_positions: {"padding", "cache under edits"},
+    ignores_the_mask: {"cache under edits"},
+    forgets_when_decoding: {"cache under edits"},
+    changes_between_blocks: {"parity", "residual chain"},
+    writes_into_the_stream: {"parity", "residual chain"},
+    undoes_edits: {"edits act", "whole-stream patch"},
+    is_random: {"parity", "zero edit"},
+    leaves_hooks: {"hooks removed"},
+    writes_two_bos: {"one BOS"},
+    blind: {"image"},
+    looks_elsewhere: {"image"},
+}
+
+
+@pytest.mark.parametrize("spoil", BREAKS, ids=lambda spoil: spoil.__name__)
+def test_each_check_fails_on_what_it_is_for(spoil, monkeypatch, capsys):
+    """And `workbench doctor` ends with 3."""
+    model = fresh("gemma3" if spoil in (blind, looks_elsewhere) else "llama")
     spoil(model)
-    checkup = doctor(model)
-    assert not checkup.passed and broken(checkup) == expected, str(checkup)
+    monkeypatch.setattr("workbench.load_model", lambda *arguments, **named: model, raising=False)
+    assert main(["doctor", "a-model"]) == 3
+    table = capsys.readouterr().out
+    found = {name for name in ALL if re.search(rf"^{name} +BROKEN", table, re.M)}
+    assert found == BREAKS[spoil], table
+
+
+def test_every_check_is_broken_by_some_model_above():
+    assert set().union(*BREAKS.values()) | {"adapter"} == set(ALL)
+
+
+def test_a_model_that_breaks_a_promise_does_not_load():
+    module, tokenizer, _ = FAMILIES["llama"]()
+    layer = module.model.layers[1]
+    wrapped(layer, lambda out, a, k: out + 1e-5 * torch.randn_like(out))
+    with pytest.raises(SelfTestFailed, match=r"zero edit +BROKEN"):
+        load_model(module, tokenizer)
+    assert broken(doctor(load_model(module, tokenizer, check=False))) == {"parity", "zero edit"}
+
+
+def test_the_check_up_of_the_load_travels_with_the_model():
+    model = fresh()
+    assert model.checkup.passed and [check.name for check in model.checkup.checks] == ALL
+    assert model.variant("base").checkup is model.checkup
+
+
+def test_a_large_model_gets_the_quick_part(monkeypatch):
+    monkeypatch.setattr("hooks.selftest.SMALL", 100)
+    model = fresh()
+    assert [check.name for check in model.checkup.checks] == list(QUICK)
 
 
 def test_an_adapter_that_does_nothing_fails(own_checkpoint):

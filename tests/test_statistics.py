@@ -36,7 +36,7 @@ def test_wilson_solves_its_own_equation():
         assert abs(7 / 25 - end) / np.sqrt(end * (1 - end) / 25) == pytest.approx(stats.norm.ppf(0.95))
 
 
-def test_wilson_of_none_and_all_stays_in_the_unit_interval():
+def test_pitfall_38_wilson_of_none_and_all_stays_in_the_unit_interval():
     assert st.wilson(0, 103).low == 0.0 and 0.03 < st.wilson(0, 103).high < 0.04
     assert st.wilson(103, 103).high == 1.0
     with pytest.raises(ValueError, match="successes"):
@@ -50,7 +50,7 @@ def test_t_interval_covers_as_promised():
     assert np.mean(hits) == pytest.approx(0.95, abs=0.014)
 
 
-def test_cluster_interval_covers_where_the_naive_one_does_not():
+def test_pitfall_38_cluster_interval_covers_where_the_naive_one_does_not():
     """11 prompts of 8 correlated answers: over cluster means .95; over rows as if independent, far less."""
     rng = np.random.default_rng(1)
     clusters = np.repeat(np.arange(11), 8)
@@ -106,7 +106,7 @@ def test_format_p_at_the_floor_and_below_the_least_number_of_draws():
     assert "not stated" in st.format_p(1 / 21, 20)
 
 
-def test_max_statistic_controls_the_whole_family():
+def test_pitfall_25_max_statistic_controls_the_whole_family():
     """30 null cells: the smallest corrected p is below .1 in a tenth of the sweeps; uncorrected, in nearly all."""
     rng = np.random.default_rng(5)
     corrected, plain = [], []

@@ -172,7 +172,7 @@ class Pooled(Block):
         (lambda: Model(in_turn(), layers=[Pooled() for _ in range(3)]), "no axis order with rows, positions"),
         (lambda: Model(lambda m, h: h), "no module list under Model"),
         (lambda: Model(lambda m, h: h, layers=blocks()), "no module list whose blocks fire once, in order"),
-        (lambda: Model(lambda m, h: m.nothing, layers=blocks()), "forward on text alone.*failed with AttributeError"),
+        (lambda: Model(lambda m, h: m.nothing, layers=blocks()), "short forward.*failed with AttributeError"),
     ],
     ids=["parallel lists", "looped", "reversible", "pooled", "no list", "never fires", "fails"],
 )
@@ -188,3 +188,60 @@ def test_the_probe_leaves_nothing_behind(llama):
     before, state = count(), torch.get_rng_state()
     assert len(find_stream(llama.module)) == 3
     assert count() == before and torch.equal(torch.get_rng_state(), state)
+
+
+# Vision towers.
+
+
+class Seeing(nn.Module):
+    """A text model with an image encoder: blocks, and mergers of the same number beside them."""
+
+    def __init__(self, mergers=2, **config):
+        super().__init__()
+        self.visual = Model(lambda m, h: in_turn()(m, h) + sum(side(h) for side in m.mergers), layers=blocks())
+        self.visual.mergers = nn.ModuleList(Block(width=4) for _ in range(mergers))
+        for merger in self.visual.mergers:  # larger than the blocks: their size is no sign
+            merger.extra = nn.Linear(50, 50)
+        self.config = SimpleNamespace(**{"vision_config": SimpleNamespace(depth=3), **config})
+
+    def get_encoder(self, modality=None):
+        return self.visual
+
+    def forward(self, pixel_values):
+        return self.visual.passes(self.visual, pixel_values)
+
+
+def pictures(rows, length):
+    return {"pixel_values": torch.ones(rows, length, 4)}
+
+
+def test_the_vision_blocks_have_the_towers_own_depth():
+    model = Seeing()
+    assert find_blocks(model, "vision") == list(model.visual.layers)
+
+
+def test_pitfall_13_mergers_as_many_as_blocks_are_told_apart_by_a_picture_or_refused():
+    model = Seeing(mergers=3)
+    with pytest.raises(UnsupportedArchitecture, match=r"expected one module list of 3 blocks.*found lists of \[3, 3\]"):
+        find_blocks(model, "vision")
+    assert find_blocks(model, "vision", example=pictures) == list(model.visual.layers)
+
+
+def test_a_tower_deep_in_the_configs_is_found():
+    inner = SimpleNamespace(model_type="vlm", vision_config=SimpleNamespace(depth=3))
+    model = Seeing(vision_config=None, vlm_config=inner)
+    assert find_blocks(model, "vision") == list(model.visual.layers)
+    with pytest.raises(UnsupportedArchitecture, match="has no vision tower"):
+        find_blocks(Seeing(vision_config=None), "vision")
+
+
+def test_an_image_encoder_by_itself_is_a_vision_tower():
+    encoder = Model(in_turn(), layers=blocks())
+    encoder.main_input_name, encoder.config = "pixel_values", SimpleNamespace(num_hidden_layers=3)
+    assert find_blocks(encoder, "vision") == list(encoder.layers)
+
+
+def test_stages_of_different_widths_are_no_stream():
+    model = Seeing(vision_config=SimpleNamespace(depth=3, hidden_sizes=[8, 16, 32]))
+    with pytest.raises(UnsupportedArchitecture, match=r"stages of different widths \[8, 16, 32\]"):
+        find_blocks(model, "vision")

@@ -49,7 +49,7 @@ def test_a_planted_rotation_is_recovered(method, d_source, d_target):
     assert not found.reversed and found.rank[SITE] == d_source
 
 
-def test_wide_to_narrow_is_the_reverse_fit_transposed_and_says_so():
+def test_pitfall_30_wide_to_narrow_is_the_reverse_fit_transposed_and_says_so():
     narrow, turn = normal(N, 9, 0), frame(9, 20, 1)
     rng = np.random.default_rng(2)
     wide = narrow @ turn + rng.standard_normal((N, 20)) * 0.3 @ (np.eye(20) - turn.T @ turn)
@@ -152,7 +152,7 @@ def test_a_prompt_is_never_on_both_sides_of_the_split():
     assert found.r2[SITE] < 0.1
 
 
-def test_write_vectors_map_by_the_transpose_and_read_outs_by_the_pseudo_inverse():
+def test_pitfall_42_write_vectors_map_by_the_transpose_and_read_outs_by_the_pseudo_inverse():
     """Pitfall 42: what a read-out reads in the source, its image must read in the target."""
     x = normal(N, 8, 0)
     mix = np.random.default_rng(1).standard_normal((8, 12)) * np.linspace(0.2, 3, 8)[:, None]
@@ -217,7 +217,7 @@ def classes(seed: int = 0) -> tuple[ArrayRows, ArrayRows, Directions, np.ndarray
 
 
 @pytest.mark.parametrize("method", ["procrustes", "ridge"])
-def test_shuffled_pairs_lose_everything_and_within_class_keep_the_class_contrast(method):
+def test_pitfall_43_shuffled_pairs_lose_everything_and_within_class_keep_the_class_contrast(method):
     """Pitfall 43: the full shuffle is too weak a control for a direction that is a class contrast."""
     source, target, v, own = classes()
     found = fit_transfer(source, target, method=method)

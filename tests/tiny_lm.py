@@ -32,7 +32,13 @@ _SIZES: dict[str, Any] = {
     "num_key_value_heads": 2,
     **_IDS,
 }
-_WINDOWED: dict[str, Any] = {"head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": WINDOW}
+# A head of its own: with the embedding's, these two would say one token for ever.
+_GEMMA: dict[str, Any] = {
+    "head_dim": 8,
+    "query_pre_attn_scalar": 8,
+    "sliding_window": WINDOW,
+    "tie_word_embeddings": False,
+}
 
 
 def loud(module: Any) -> Any:
@@ -46,29 +52,23 @@ def loud(module: Any) -> Any:
             elif not any(part in name for part in ("embed", "wte", "wpe", "lm_head")):
                 weight.copy_(0.25 * torch.randn(weight.shape, generator=noise))
             else:
-                weight.copy_(0.5 * torch.randn(weight.shape, generator=noise))
+                # Quieter, or a model whose head is its embedding (GPT-2) would say its last token for ever.
+                weight.copy_(0.1 * torch.randn(weight.shape, generator=noise))
     return module.eval()
 
 
-def _built(kind: Any, config: Any) -> Any:
-    module = loud(kind(config))
-    # What a checkpoint would say; transformers writes it into the config only on save.
-    module.config.architectures = [kind.__name__]
-    return module
-
-
 def llama() -> Any:
-    return _built(LlamaForCausalLM, LlamaConfig(vocab_size=len(byte_tokenizer()), **_SIZES))
+    return loud(LlamaForCausalLM(LlamaConfig(vocab_size=len(byte_tokenizer()), **_SIZES)))
 
 
 def qwen2() -> Any:
     """Biases on the queries, keys and values."""
-    return _built(Qwen2ForCausalLM, Qwen2Config(vocab_size=len(byte_tokenizer()), **_SIZES))
+    return loud(Qwen2ForCausalLM(Qwen2Config(vocab_size=len(byte_tokenizer()), **_SIZES)))
 
 
 def qwen3() -> Any:
     """A norm on the queries and keys of each head, heads wider than the stream's share."""
-    return _built(Qwen3ForCausalLM, Qwen3Config(vocab_size=len(byte_tokenizer()), head_dim=12, **_SIZES))
+    return loud(Qwen3ForCausalLM(Qwen3Config(vocab_size=len(byte_tokenizer()), head_dim=12, **_SIZES)))
 
 
 def gpt2() -> Any:
@@ -76,20 +76,20 @@ def gpt2() -> Any:
     config = GPT2Config(
         vocab_size=len(byte_tokenizer()), n_embd=WIDTH, n_layer=LAYERS, n_head=4, n_positions=256, **_IDS
     )
-    return _built(GPT2LMHeadModel, config)
+    return loud(GPT2LMHeadModel(config))
 
 
 def gemma2() -> Any:
     """Norms before and behind both branches, a sliding window on every other layer, capped logits."""
-    config = Gemma2Config(vocab_size=len(byte_tokenizer()), **_SIZES, **_WINDOWED)
-    return _built(Gemma2ForCausalLM, config)
+    config = Gemma2Config(vocab_size=len(byte_tokenizer()), **_SIZES, **_GEMMA)
+    return loud(Gemma2ForCausalLM(config))
 
 
 def gemma3() -> Any:
     """As Gemma2 without the caps; norms on queries and keys; two bases of rotation."""
     kinds = ["sliding_attention", "full_attention", "sliding_attention"]
-    config = Gemma3TextConfig(vocab_size=len(byte_tokenizer()), layer_types=kinds, **_SIZES, **_WINDOWED)
-    return _built(Gemma3ForCausalLM, config)
+    config = Gemma3TextConfig(vocab_size=len(byte_tokenizer()), layer_types=kinds, **_SIZES, **_GEMMA)
+    return loud(Gemma3ForCausalLM(config))
 
 
 LANGUAGE_MODELS = {

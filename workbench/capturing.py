@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from hooks.adapter_rows import RowsUnknown
 from hooks.backends.hf import HuggingFaceModel
 from hooks.edits import LowRankEdit
 from hooks.encode import Batch
-from hooks.model import Keep, NothingEdited
+from hooks.model import NothingEdited, Where
 from hooks.pool import Pool
 from hooks.positions import Scope, Tokens, checked_scope, scope_name
 from hooks.prompt import Prompt, as_prompts
@@ -21,7 +22,7 @@ from hooks.site import Site, parse_sites
 from stores import ActivationStore, Block, Stream, Unit, provenance
 from workbench.interventions.cells import Intervention, combined
 from workbench.progress import followed
-from workbench.units import length_sorted
+from workbench.units import kinds_of, length_sorted
 
 LinearEdits = Mapping[Site, Sequence[LowRankEdit]]
 CAPTURE_VERSION = 1  # raised when the same arguments would give other numbers
@@ -36,6 +37,7 @@ def capture(
     pool: str = "none",
     variants: Sequence[str] | None = None,
     interventions: Sequence[Intervention] = (),
+    together: bool = False,
     to: str | Path,
     max_tokens: int = 4096,
     progress: bool = True,
@@ -44,6 +46,10 @@ def capture(
 
     `variants` (default: the model's own) captures base and fine-tuned on the same batches, so that rows pair exactly.
     Inside a vision tower only the scopes `image` and `all` have meaning: `at={"language": "last", "vision": "image"}`.
+    With `together` the variants are rows of one forward instead, the base weights read once for all (for many adapters,
+    or short units); `max_tokens` counts all rows. The numbers then agree with single forwards up to rounding, and pairs
+    that nothing changed need not be equal to the bit. Adapters that cannot act row by row (DoRA, whole modules of their
+    own), and units with a layer whose rows cannot be told apart, go one variant at a time all the same.
     `pool="mean"` averages the scope in float32. A run that was stopped goes on from its last unit (of at most
     `max_tokens` padded tokens); prompts that are new to the store are added. Raises StoreMismatch when `to` holds
     something else, NothingEdited, before anything is stored, when the interventions could change no captured row.
@@ -55,13 +61,13 @@ def capture(
         raise ValueError(
             "vision sites are asked for, but no prompt has an image: leave them out, or give such prompts."
         )
-    variants = tuple(variants or (model.active or "base",))
-    views = [model.variant(variant) for variant in variants]
-    pools: dict[Site, Keep] = {site: Pool(scopes[site.tower], pool) for site in wanted}
+    variants = _variants(model, variants)
+    together = together and len(variants) > 1 and model.why_not_by_row(variants) is None
+    pools = {site: _Kept(Pool(scopes[site.tower], pool)) for site in wanted}
     edits = combined(model, interventions)
     lengths = _lengths(model, listed, wanted, edits)
     streams = [
-        _stream(model, [site for site in wanted if site.stream == name], pool)
+        _stream(model, [site for site in wanted if site.stream == name], pool, listed)
         for name in dict.fromkeys(site.stream for site in wanted)
     ]
     spec = {
@@ -76,12 +82,13 @@ def capture(
         ),
         "pool": pool,
         "interventions": [intervention.describe() for intervention in interventions],
+        **({"together": True} if together else {}),
     }
     store = ActivationStore.create(
         to,
         streams=streams,
         prompts=[prompt.record() for prompt in listed],
-        plan=_plan(listed, lengths, max_tokens),
+        plan=_plan(model, listed, lengths, max_tokens // (len(variants) if together else 1)),
         spec=spec,
         provenance=provenance.collect(model=model.identity),
     )
@@ -97,12 +104,56 @@ def capture(
         # Text alone does not pass the vision tower: such a unit has no rows there.
         seen = {site: keep for site, keep in pools.items() if site.tower == "language" or batch.image_rows}
         blocks: dict[str, list[Block]] = {stream.name: [] for stream in streams}
-        for view, variant in zip(views, variants, strict=True):
-            kept = view.run(batch, seen, edits, logits=False, must_edit=False).kept if seen else {}
+        for kept, of_rows in _forwards(model, variants, batch, seen, edits, together):
             for stream in streams:
-                blocks[stream.name].append(_block(stream, kept, pools, batch, variant))
-        store.commit(unit, {name: _joined(parts) for name, parts in blocks.items()})
+                blocks[stream.name].append(_block(stream, kept, pools, batch, of_rows))
+        store.commit(unit, {stream.name: _joined(stream, blocks[stream.name]) for stream in streams})
     return store
+
+
+@dataclass
+class _Kept:
+    """A Pool that remembers which tokens it saw: inside a tower only the forward knows."""
+
+    pool: Pool
+    tokens: Tokens | None = None
+
+    def __call__(self, resid: Tensor, where: Where) -> Tensor | None:
+        self.tokens = where.tokens
+        return self.pool(resid, where)
+
+
+def _variants(model: HuggingFaceModel, variants: Sequence[str] | None) -> tuple[str, ...]:
+    if variants is None and isinstance(model.active, tuple):
+        raise ValueError("this model gives each row its own variant: expected variants=..., which all prompts pass.")
+    listed = tuple(variants or (str(model.active or "base"),))
+    for variant in listed:
+        model.variant(variant)  # refuses one that is not loaded
+    return listed
+
+
+def _forwards(
+    model: HuggingFaceModel,
+    variants: Sequence[str],
+    batch: Batch,
+    seen: Mapping[Site, _Kept],
+    edits: LinearEdits,
+    together: bool,
+) -> Iterator[tuple[Mapping[Site, Tensor], Sequence[str]]]:
+    """What is kept of one unit, with the variants that its rows belong to, variant by variant."""
+    if not seen:
+        return
+    if together:
+        view, rows = model.across(batch, variants)
+        try:
+            kept = view.run(rows, seen, edits, logits=False, must_edit=False).kept
+        except RowsUnknown:
+            pass
+        else:
+            yield kept, variants
+            return
+    for variant in variants:
+        yield model.variant(variant).run(batch, seen, edits, logits=False, must_edit=False).kept, [variant]
 
 
 def _scope_of(at: Scope | Mapping[str, Scope], tower: str) -> Scope:
@@ -142,41 +193,58 @@ def _depth(site: Site) -> tuple[int, bool]:
     return site.layer, site.point == "resid_post"
 
 
-def _plan(prompts: Sequence[Prompt], lengths: Sequence[int], max_tokens: int) -> list[Unit]:
-    units = length_sorted(lengths, max_tokens, [bool(prompt.images) for prompt in prompts])
+def _plan(model: HuggingFaceModel, prompts: Sequence[Prompt], lengths: Sequence[int], max_tokens: int) -> list[Unit]:
+    units = length_sorted(lengths, max_tokens, kinds_of(model.encoder, prompts))
     return [Unit.of([prompts[i].id for i in unit]) for unit in units]
 
 
-def _stream(model: HuggingFaceModel, sites: Sequence[Site], pool: str) -> Stream:
-    tower = sites[0].tower
-    config: Any = model.module.config
-    width: int = model.d_model if tower == "language" else config.vision_config.hidden_size
+def _stream(model: HuggingFaceModel, sites: Sequence[Site], pool: str, prompts: Sequence[Prompt]) -> Stream:
+    width = model.d_model
+    if sites[0].tower == "vision":  # configs name a tower's width in several ways, so a picture is sent through
+        pictured = model.encode([next(prompt for prompt in prompts if prompt.images)])
+        width = model.variant("base").run(pictured, {sites[0]: Pool("all")}, logits=False).kept[sites[0]].shape[-1]
     dtype = "float32" if pool == "mean" else str(model.dtype).removeprefix("torch.")
     return Stream(sites[0].stream, tuple(site.layer for site in sites), width, dtype)
 
 
-def _block(stream: Stream, kept: Mapping[Site, Tensor], pools: Mapping[Site, Any], batch: Batch, variant: str) -> Block:
-    """One variant's rows of one unit: [layer, row, d_model] and, for every row, its prompt, position and token."""
+def _block(
+    stream: Stream, kept: Mapping[Site, Tensor], pools: Mapping[Site, _Kept], batch: Batch, variants: Sequence[str]
+) -> Block:
+    """The rows of one forward, its variants one after the other: [layer, row, d_model] and, for every row, its prompt,
+    variant, position and token."""
     sites = [Site.parse(name) for name in stream.sites]
     if sites[0] not in kept:
-        empty = np.zeros((len(sites), 0, stream.d_model), np.uint16 if stream.dtype == "bfloat16" else stream.dtype)
-        return Block(empty, [], [], np.zeros(0, np.int64), np.zeros(0, np.int64))
+        return _nothing(stream)
     values = torch.stack([kept[site] for site in sites])
-    tokens, owner = _rows_of(sites[0], batch, values)
-    row, position, token = pools[sites[0]].index(tokens)
-    ids = [batch.ids[owner[r]] for r in row.tolist()]
-    if tokens.patches:  # a prompt's second image goes on counting where its first one ended
-        before = torch.tensor([owner[:r].count(owner[r]) for r in range(len(owner))], dtype=torch.long)
-        position = before[row] * tokens.position.shape[1] + position.clamp_min(0)
-    return Block(_array(values), ids, [variant] * len(ids), position.numpy(), token.numpy())
+    tokens = pools[sites[0]].tokens
+    assert tokens is not None
+    row, position, token = (index.cpu() for index in pools[sites[0]].pool.index(tokens))
+    # In a tower rows are pictures, each of a row of the batch.
+    owner = torch.arange(len(tokens.position)) if tokens.owner is None else tokens.owner.cpu()
+    if tokens.patches:
+        position = _counted_on(position, row, owner, (tokens.position >= 0).sum(dim=1).cpu())
+    of_batch: list[int] = owner[row].tolist()
+    return Block(
+        _array(values),
+        [batch.ids[r % len(batch)] for r in of_batch],
+        [variants[r // len(batch)] for r in of_batch],
+        position.numpy(),
+        token.numpy(),
+    )
 
 
-def _rows_of(site: Site, batch: Batch, values: Tensor) -> tuple[Tokens, tuple[int, ...]]:
-    if site.tower == "language":
-        return batch.tokens, tuple(range(len(batch)))
-    images = len(batch.image_rows)
-    patches = values.shape[1] // images  # of a pooled tower one row an image came: its patches are not told apart
-    return Tokens.of_patches(images, patches, torch.device("cpu")), batch.image_rows
+def _nothing(stream: Stream) -> Block:
+    dtype = np.uint16 if stream.dtype == "bfloat16" else stream.dtype
+    empty = np.zeros((len(stream.layers), 0, stream.d_model), dtype)
+    return Block(empty, [], [], np.zeros(0, np.int64), np.zeros(0, np.int64))
+
+
+def _counted_on(position: Tensor, row: Tensor, owner: Tensor, patches: Tensor) -> Tensor:
+    """Positions in which a prompt's second picture goes on counting where its first one ended; of pooled pictures
+    (position -1) the pictures themselves are counted."""
+    size = patches if bool((position >= 0).all()) else torch.ones_like(patches)
+    before = torch.tensor([int(size[:r][owner[:r] == owner[r]].sum()) for r in range(len(owner))])
+    return before[row] + position.clamp_min(0)
 
 
 def _array(values: Tensor) -> np.ndarray:
@@ -184,7 +252,9 @@ def _array(values: Tensor) -> np.ndarray:
     return values.view(torch.uint16).numpy() if values.dtype == torch.bfloat16 else values.numpy()
 
 
-def _joined(blocks: Sequence[Block]) -> Block:
+def _joined(stream: Stream, blocks: Sequence[Block]) -> Block:
+    if not blocks:
+        return _nothing(stream)
     return Block(
         values=np.concatenate([block.values for block in blocks], axis=1),
         prompt_id=[identifier for block in blocks for identifier in block.prompt_id],

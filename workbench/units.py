@@ -5,14 +5,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hooks.encode import Encoder
+from hooks.encoded import Encoded
+from hooks.prompt import Prompt
+
 SIMILAR = 0.8  # the shortest prompt of a unit has at least this share of the longest one's tokens
 
 
-def length_sorted(lengths: Sequence[int], max_tokens: int, separate: Sequence[bool] | None = None) -> list[list[int]]:
+def kinds_of(encoder: Encoder, prompts: Sequence[Prompt] | Sequence[Encoded]) -> list[int]:
+    """Which prompts may share a unit: text and pictures apart, and where a model needs it each number of pictures."""
+    counts = [one.n_images if isinstance(one, Encoded) else len(one.images) for one in prompts]
+    return [max(min(n, 1), encoder.batch_kind(one)) for n, one in zip(counts, prompts, strict=True)]
+
+
+def length_sorted(lengths: Sequence[int], max_tokens: int, separate: Sequence[int] | None = None) -> list[list[int]]:
     """Indices of the prompts, unit by unit. A unit's padded size is at most `max_tokens` (a single longer prompt is a
-    unit of its own); `separate` keeps two kinds (text-only and with images) in units of their own. A pure function of
-    its input."""
-    kinds = [False] * len(lengths) if separate is None else list(separate)
+    unit of its own); `separate` keeps kinds (see `kinds_of`) in units of their own. A pure function of its input."""
+    kinds = [0] * len(lengths) if separate is None else list(separate)
     order = sorted(range(len(lengths)), key=lambda i: (kinds[i], lengths[i], i))
     units: list[list[int]] = []
     for i in order:

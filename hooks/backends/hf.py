@@ -6,33 +6,48 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hooks.adapters import Adapters
-from hooks.blocks import UnsupportedArchitecture, image_token_id, towers_of
-from hooks.decoding import PLAIN_DECODING, PLAIN_SAMPLING, StepClock, stop_ids_of, until_stop
+from hooks.adapters import Active, Adapters
+from hooks.blocks import UnsupportedArchitecture, image_token_id
+from hooks.decoding import (
+    PLAIN_DECODING,
+    PLAIN_SAMPLING,
+    StepClock,
+    own_cache,
+    refuse_what_moves_rows,
+    stop_ids_of,
+    until_stop,
+)
+from hooks.deepstack import injected_layers
 from hooks.encode import Batch, Encoder, last_rows, next_token_index
 from hooks.engine import Passed, Stop, Visit, forward_hooks, hooked, outside, wanted
+from hooks.example import towers_with
+from hooks.features import ImageFeatures
 from hooks.joints import Joint, find_joints
-from hooks.model import Edits, Generation, Keeps, NothingEdited, Trace
+from hooks.locate import located
+from hooks.model import Edits, Generation, Keeps, Trace
 from hooks.positions import Tokens
 from hooks.prompt import Prompt
 from hooks.site import Site
 from hooks.spot import Spot
 from hooks.stream import ResidualStream
+from hooks.tower_rows import vision_view
 from hooks.view import View, text_view
 
 
 class HuggingFaceModel:
     """A Hugging Face model whose residual stream can be read and edited (the protocol `TracedModel`).
 
-    `variant("base")` and `variant(adapter)` are views of the same weights with adapters off, or one of them on.
+    `variant("base")` and `variant(adapter)` are views of the same weights with adapters off, or one of them on;
+    `variant([...])` is one whose batch rows each have their own.
     """
+
+    reads_images = True  # where the model does; False for a back end that takes text alone
 
     def __init__(
         self,
@@ -43,28 +58,39 @@ class HuggingFaceModel:
         name: str,
         identity: dict[str, Any],
         adapters: Adapters | None = None,
+        wrapper: Any = None,
     ) -> None:
+        """`wrapper` is another library's own object around the module; here there is none."""
         config: Any = module.config
         self.module = module
         self.name = name
         self.identity = identity
         self.adapters = adapters
-        self.active = adapters.names[0] if adapters else None
-        self.towers = towers_of(module)
+        self.active: Active = adapters.names[0] if adapters else None
+        self.encoder = Encoder(tokenizer, processor, image_token_id(config))
+        self.towers = towers_with(module, self.encoder)
         self.n_layers = len(self.towers["language"])
         layout = self.towers["language"].layout
         assert layout is not None
         self.layout = layout
         self.d_model: int = layout.width
-        self._joints: dict[str, list[Joint]] = {}  # found when they are first asked for; one dict for all variants
-        self.encoder = Encoder(tokenizer, processor, image_token_id(config))
+        self.checkup: Any = None  # the Checkup of the load
+        self._found: dict[str, Any] = {}  # joints and injected layers, when first asked for; one dict for all variants
+        self.features = ImageFeatures(module, self.towers["language"].blocks)
         self.tokenizer = tokenizer
         self.stop_ids = stop_ids_of(module, tokenizer)
         self._accepts = set(inspect.signature(module.forward).parameters)
 
+    @classmethod
+    def adopted(cls, module: nn.Module) -> nn.Module:
+        """What this back end works on when a module is given: that module."""
+        return module
+
     def __repr__(self) -> str:
         towers = ", ".join(f"{len(blocks)} {tower} layers" for tower, blocks in self.towers.items())
         variant = self.active or "base"
+        if isinstance(variant, tuple):
+            variant = f"{', '.join(dict.fromkeys(variant))} row by row"
         return f"<{type(self.module).__name__} {self.name!r}, variant {variant!r}: {towers}, d_model {self.d_model}>"
 
     @property
@@ -83,16 +109,47 @@ class HuggingFaceModel:
     def depths(self) -> dict[str, int]:
         return {tower: len(blocks) for tower, blocks in self.towers.items()}
 
-    def variant(self, name: str) -> HuggingFaceModel:
-        """The same weights with this adapter on, or with none for `"base"`."""
-        if name not in self.variants:
-            raise ValueError(
-                f"variant {name!r} is not loaded: expected one of {', '.join(self.variants)} (load_model(..., "
-                "adapter=...))."
-            )
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What provenance keeps of the model: its identity, and the checks that it passed on load."""
+        return {"model": self.identity, "checks": None if self.checkup is None else self.checkup.record()}
+
+    def injected_layers(self) -> tuple[int, ...]:
+        """The layers into which image features are added from outside the stream (deepstack); usually none."""
+        if "injected" not in self._found:
+            self._found["injected"] = injected_layers(self)
+        return self._found["injected"]
+
+    def variant(self, name: str | Sequence[str]) -> HuggingFaceModel:
+        """The same weights with this adapter on, or with none for `"base"`. A list gives each row of a batch its own
+        variant, in one forward (see `across`); raises ValueError for adapters that cannot act row by row."""
+        names = (name,) if isinstance(name, str) else tuple(name)
+        for one in names:
+            if one not in self.variants:
+                raise ValueError(
+                    f"variant {one!r} is not loaded: expected one of {', '.join(self.variants)} (load_model(..., "
+                    "adapter=...))."
+                )
         view = copy.copy(self)
-        view.active = None if name == "base" else name
+        if isinstance(name, str):
+            view.active = None if name == "base" else name
+        else:
+            if why := self.why_not_by_row(names):
+                raise ValueError(f"variants {', '.join(dict.fromkeys(names))} cannot be rows of one batch: {why}.")
+            view.active = names
         return view
+
+    def why_not_by_row(self, variants: Sequence[str]) -> str | None:
+        """Why these variants cannot be rows of one batch, or None: they can. (A layer whose rows turn out not to be
+        told apart refuses in the forward: RowsUnknown.)"""
+        distinct = tuple(dict.fromkeys(variants))
+        return None if self.adapters is None or len(distinct) < 2 else self.adapters.why_not_by_row(distinct)
+
+    def across(self, batch: Batch, variants: Sequence[str]) -> tuple[HuggingFaceModel, Batch]:
+        """The view and the batch in which the rows of `batch` stand once for each variant, variant by variant:
+        `view.run(rows)` and `view.generate(rows)` read the base weights once for all of them."""
+        rows = batch.rows(list(range(len(batch))) * len(variants))
+        return self.variant([variant for variant in variants for _ in range(len(batch))]), rows
 
     def encode(self, prompts: Sequence[Prompt]) -> Batch:
         return self.encoder(prompts)
@@ -127,7 +184,8 @@ class HuggingFaceModel:
             all_columns = out.logits if cut else out.logits[:, columns.to(self.device)]
             chosen = last_rows(all_columns, of_row)
         trace = Trace({site: kept[0] for site, kept in visit.kept.items() if kept}, chosen, visit.tallies)
-        _refuse_no_edit(visit, must_edit)
+        if must_edit:
+            visit.refuse_idle()
         return trace
 
     def generate(
@@ -143,17 +201,12 @@ class HuggingFaceModel:
         """Answers to the prompts (a response given in a prompt is left out), padded left, with the KV cache; greedy
         unless `do_sample=True` (with `temperature`, `top_p`, ...; the checkpoint's own sampling settings do not count).
         Scopes are extended token by token; rows that have ended are edited no more."""
-        for name in ("num_beams", "num_return_sequences"):
-            if (sampling.get(name) or 1) > 1:
-                raise ValueError(
-                    f"{name}={sampling[name]} multiplies and moves rows inside generate, so per-row edits would act on "
-                    f"others: use {name}=1 (for several samples, give the prompt several times)."
-                )
+        refuse_what_moves_rows(sampling)
         stop_ids = self._stopping(sampling)
         batch = self.encoder.collate([one.prompt_only() for one in batch.encoded], "left")
         clock = StepClock(batch.tokens.to(self.device), stop_ids)
         handle = self.module.register_forward_pre_hook(clock.tick, with_kwargs=True)
-        options = {**PLAIN_DECODING, "pad_token_id": self.encoder.pad_id, **sampling}
+        options = {**PLAIN_DECODING, **own_cache(self.module), "pad_token_id": self.encoder.pad_id, **sampling}
         if options["do_sample"]:
             options = {**PLAIN_SAMPLING, **options}
         if stop_ids:
@@ -168,7 +221,8 @@ class HuggingFaceModel:
         finished = [bool(row) and row[-1] in stop_ids for row in ids]
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         generation = Generation([text.strip() for text in texts], ids, finished, visit.kept, visit.tallies)
-        _refuse_no_edit(visit, must_edit)
+        if must_edit:
+            visit.refuse_idle()
         return generation
 
     def _stopping(self, sampling: dict[str, Any]) -> frozenset[int]:
@@ -185,10 +239,12 @@ class HuggingFaceModel:
             raise RuntimeError(
                 "the model is in training mode, where dropout changes every residual: call model.module.eval() first."
             )
-        if self.adapters is not None:
-            self.adapters.activate(self.active)
-        with torch.inference_mode():
+        acting = nullcontext() if self.adapters is None else self.adapters.acting(self.active, batch)
+        with torch.inference_mode(), acting, self._features_during(batch):
             yield
+
+    def _features_during(self, batch: Batch | None) -> AbstractContextManager[None]:
+        return self.features.during(batch)
 
     def _forward(self, inputs: dict[str, Any]) -> Any:
         return self.module(**inputs)
@@ -212,15 +268,13 @@ class HuggingFaceModel:
             return self._vision_view(batch, tensor)
 
         spots = {site: self.spot(site, text_only=not batch.image_rows) for site in wanted(keep, edits)}
-        return hooked(
-            spots, keep or {}, edits or {}, view_of, len(batch), once=once, stop=stop, attach=self._attach
-        )
+        return hooked(spots, keep or {}, edits or {}, view_of, len(batch), once=once, stop=stop, attach=self._attach)
 
     def _attach(self, stops: Sequence[Stop], passed: Passed) -> AbstractContextManager[Any]:
         return forward_hooks(stops, passed)
 
     def _vision_view(self, batch: Batch, resid: Tensor) -> View:
-        return PatchView.of(batch, resid)
+        return vision_view(batch, resid, getattr(self.module.config, "vision_config", None))
 
     def tower_of(self, site: Site) -> ResidualStream:
         """The tower of a site. Raises ValueError for a site outside the model."""
@@ -233,65 +287,14 @@ class HuggingFaceModel:
         """Where a site is hooked. Raises ValueError for a site outside the model, UnsupportedArchitecture for a place
         that its blocks do not have. Blocks that text alone does not pass leave the stream as it is: their sites
         are the end of the block before."""
-        tower = self.tower_of(site)
         if site.point == "projector" and self.encoder.image_token_id is None:
             raise UnsupportedArchitecture(
                 f"{type(self.module).__name__} gives images no positions in its language stream (no image token id in "
                 "its config): expected sites of the vision tower, or of the language stream at text positions."
             )
-        if text_only and site.layer in tower.skipped:
-            return _end_before(tower, site.layer)
-        block = tower.blocks[site.layer]
-        if site.point == "resid_post":
-            return Spot(block, "output", tower.writes)
-        start = Spot(block, "input", tower.reads)
-        if site.point in ("resid_pre", "projector"):
-            return start
-        if site.tower != "language":
-            raise UnsupportedArchitecture(f"site {site}: expected resid_pre or resid_post in a vision tower.")
-        if "language" not in self._joints:
-            self._joints["language"] = find_joints(self.module, tower)
-        try:
-            return self._joints["language"][site.layer].spot(site.point, start)
-        except UnsupportedArchitecture as error:
-            raise UnsupportedArchitecture(f"site {site} of {type(self.module).__name__}: {error}") from None
+        return located(self.tower_of(site), site, self._joints, text_only=text_only)
 
-
-def _end_before(tower: ResidualStream, layer: int) -> Spot:
-    passed = [n for n in range(layer) if n not in tower.skipped]
-    if passed:
-        return Spot(tower.blocks[passed[-1]], "output", tower.writes)
-    first = next(n for n in range(len(tower)) if n not in tower.skipped)
-    return Spot(tower.blocks[first], "input", tower.reads)
-
-
-@dataclass(frozen=True)
-class PatchView:
-    """The view of a vision tower with one row an image."""
-
-    tokens: Tokens
-
-    @staticmethod
-    def of(batch: Batch, resid: Tensor) -> PatchView:
-        if resid.dim() != 3 or len(resid) != len(batch.image_rows):
-            raise RuntimeError(
-                f"the vision tower read {len(resid)} pictures; the prompts have {len(batch.image_rows)} images: "
-                "expected one picture an image (an image that is cut into tiles cannot be told apart here)."
-            )
-        return PatchView(Tokens.of_patches(resid.shape[0], resid.shape[1], resid.device, batch.image_rows))
-
-    def rows(self, resid: Tensor) -> Tensor:
-        return resid
-
-    def back(self, rows: Tensor) -> Tensor:
-        return rows
-
-
-def _refuse_no_edit(visit: Visit, must_edit: bool) -> None:
-    counts = [tally.edited for listed in visit.tallies.values() for tally in listed]
-    if must_edit and counts and not any(bool(edited.any()) for edited in counts):
-        sites = ", ".join(str(site) for site in visit.tallies)
-        raise NothingEdited(
-            f"the edits at {sites} touched no position of any row: expected at least one. Their scope matches no "
-            "token of these prompts (an 'image' scope on text, a 'response' scope on prompts without one)."
-        )
+    def _joints(self) -> list[Joint]:
+        if "joints" not in self._found:
+            self._found["joints"] = find_joints(self.module, self.towers["language"])
+        return self._found["joints"]

@@ -12,7 +12,7 @@ from hooks.model import NothingEdited, untouched_rows
 from hooks.prompt import Prompt, as_prompts
 from workbench.interventions.cells import Intervention, combined
 from workbench.progress import followed
-from workbench.units import length_sorted
+from workbench.units import kinds_of, length_sorted
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def generate(
     edits = combined(model, interventions)
     encoded = [model.encoder.encode(prompt) for prompt in listed]
     done: dict[int, Completion] = {}
-    units = length_sorted([len(one) for one in encoded], max_tokens, [bool(prompt.images) for prompt in listed])
+    units = length_sorted([len(one) for one in encoded], max_tokens, kinds_of(model.encoder, listed))
     for unit in followed(units, "generate", show=progress):
         batch = model.encoder.collate([encoded[i] for i in unit], "left")
         out = model.generate(batch, edits=edits, must_edit=False, max_new_tokens=max_new_tokens, **sampling)

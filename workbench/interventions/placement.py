@@ -17,13 +17,15 @@ from workbench.subspace.directions import Directions
 Layers = int | np.integer | Sequence[int] | Literal["all"]
 
 
-def sites_of(layer: Layers, n_layers: int, name: str) -> list[Site]:
+def sites_of(layer: Layers, n_layers: int, name: str, injected: Sequence[int] = ()) -> list[Site]:
     """The sites that `layer` stands for: `resid_post` of the layers given; `"all"` is the embedding (`resid_pre:0`) and
-    every `resid_post`. A layer outside the model raises ValueError; `name` says whose argument it was."""
+    every `resid_post`, and the inputs of the `injected` layers, where image features come in from outside. A layer
+    outside the model raises ValueError; `name` says whose argument it was."""
     if isinstance(layer, str):
         if layer != "all":
             raise ValueError(f"{name}(layer={layer!r}) is unknown: expected a layer, a list of layers, or 'all'.")
-        return [Site(0, "resid_pre"), *(Site(each) for each in range(n_layers))]
+        inputs = [Site(each, "resid_pre") for each in (0, *injected)]
+        return [*inputs, *(Site(each) for each in range(n_layers))]
     layers = [layer] if isinstance(layer, int | np.integer) else list(layer)
     if not layers:
         raise ValueError(f"{name}(layer=[]) names no layer: expected at least one.")
@@ -42,8 +44,11 @@ def basis_at(
     `source`'s.
 
     None where there is nothing to act with: no vector was measured at the embedding, or nothing moved there (norm 0).
+    At the input of an injected layer without a vector of its own it is that of the block before.
     """
     chosen = site if source is None else Site(source)
+    if chosen not in found.sites and chosen.point == "resid_pre" and chosen.layer > 0:
+        chosen = Site(chosen.layer - 1)
     if chosen not in found.sites:
         if chosen.point == "resid_pre":
             return None
@@ -65,7 +70,8 @@ def placed(
     """
     _refuse_other_model(found, model, name)
     out = []
-    for site in sites_of(layer, model.n_layers, name):
+    injected = model.injected_layers() if layer == "all" else ()
+    for site in sites_of(layer, model.n_layers, name, injected):
         if (here := basis_at(found, site, source)) is not None:
             out.append((site, *here))
     if not out:

@@ -84,7 +84,7 @@ def choice_of(prompts: Sequence[Prompt], encoder: Encoder) -> Choice:
 COLUMNS = frozenset({
     "cell", "intervention", "layer", "layers", "coefficient", "unit", "to", "at", "source", "control", "draw",
     "kl_neutral", "category", "score", "text", "finished", "choice", "logit_difference", "p_contrary", "p_right",
-    "edited", "energy_removed", "leftover", "prompt", "label",
+    "edited", "energy_removed", "leftover", "proof", "proof_floor", "prompt", "label",
 })  # fmt: skip
 
 

@@ -16,12 +16,13 @@ from hooks.model import Edits, NothingEdited
 from hooks.prompt import Prompt, as_prompts
 from stores import ResultTable, content_key, provenance
 from workbench.interventions.cells import CellTally, Grid, Intervention, fingerprint, grouped
+from workbench.interventions.proof import Proof, proof_facts, proved
 from workbench.interventions.readout import Choice, choice_of, edit_facts, kl_from, prefilled, prompt_facts
 from workbench.progress import Progress
 from workbench.subspace import controls as control_directions
 from workbench.subspace.directions import Directions
 from workbench.subspace.rows import RowSource
-from workbench.units import length_sorted
+from workbench.units import kinds_of, length_sorted
 
 TABLE_VERSION = 1
 
@@ -81,8 +82,9 @@ def sweep(
     `edited` (positions), `energy_removed` (share of Σ‖h − μ‖²) and `leftover` (largest component left, relative to
     ‖h‖): of the reading, or of the written answer where the scope has no token of the reading. With `neutral` prompts
     it states `kl_neutral` (nats, mean over them). `activations` are rows for the energy-matched controls, captured
-    where the cells edit. A sweep that was stopped goes on in `to` from its last batch; raises NothingEdited when a cell
-    touched no prompt.
+    where the cells edit. For an ablation `proof` says what is left of its direction, layer by layer, and `proof_floor`
+    what rounding explains; AblationIncomplete is raised where it is more. A sweep that was stopped goes on in `to` from
+    its last batch; raises NothingEdited when a cell touched no prompt.
     """
     listed = as_prompts(prompts)
     calm = [] if neutral is None else as_prompts(neutral)
@@ -106,7 +108,7 @@ def sweep(
             "sweep has nothing to measure: expected a judge, or prompts with the tags 'right' and 'contrary'."
         )
     asked = _Asked.of(listed, calm, model, reads_choice)
-    units = length_sorted([len(one) for one in asked.plain], max_tokens, [bool(prompt.images) for prompt in listed])
+    units = length_sorted([len(one) for one in asked.plain], max_tokens, kinds_of(model.encoder, listed))
     widest = max(len(unit) * max(len(asked.plain[i]) for i in unit) for unit in units)
     groups = list(grouped(edits, max(1, max_tokens // widest)))
     plan = {
@@ -127,25 +129,25 @@ def sweep(
         "max_tokens": max_tokens,  # it decides the batches, by which the table is planned
         "seed": seed,
     }
-    table = ResultTable.create(
-        to, spec=spec, plan=list(plan), provenance=provenance.collect(seed=seed, model=model.identity)
-    )
+    table = ResultTable.create(to, spec=spec, plan=list(plan), provenance=provenance.collect(seed=seed, **model.facts))
     missing = set(table.missing())
     runner = _Runner(model, judge, asked, max_new_tokens, max_tokens)
     name = "sweep" if to is None else f"sweep {Path(to).name}"
     with Progress(name, len(plan), done=len(plan) - len(missing), show=progress) as bar:
         divergences: dict[int, list[float | None]] = {}
+        proofs: dict[int, Proof] = {}
         for key, (g, u) in plan.items():
             if key not in missing:
                 continue
             members, grid = groups[g]
             if g not in divergences:
                 divergences = {g: runner.neutral_kl(grid)}
+                proofs = proved(model, listed, {c: every[c].intervention for c in members if not every[c].control})
             rows = runner.measure(grid, units[u])
             table.commit(
                 key,
                 [
-                    {"cell": c, **every[c].describe(), "kl_neutral": kl, **row}
+                    {"cell": c, **every[c].describe(), "kl_neutral": kl, **proof_facts(proofs.get(c)), **row}
                     for c, kl, cell_rows in zip(members, divergences[g], rows, strict=True)
                     for row in cell_rows
                 ],
@@ -261,8 +263,8 @@ class _Runner:
         if not calm:
             return [None] * cells
         total = torch.zeros(cells, dtype=torch.float64)
-        lengths, sees = [len(one) for one in calm], [one.n_images > 0 for one in calm]
-        for unit in length_sorted(lengths, max(1, self.max_tokens // cells), sees):
+        lengths, kinds = [len(one) for one in calm], kinds_of(self.model.encoder, calm)
+        for unit in length_sorted(lengths, max(1, self.max_tokens // cells), kinds):
             batch = self.model.encoder.collate([calm[i] for i in unit])
             base = self._logits(batch, {})
             edited = self._logits(grid.batch(batch), grid.banks(len(batch), self.model.d_model))

@@ -1,0 +1,142 @@
+"""Proof of ablation: what is left of a direction in the stream, layer by layer, measured apart from the edit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hooks.model import TracedModel, Where
+from hooks.prompt import Prompt
+from hooks.site import Site
+from workbench.interventions.ablate import Ablate
+from workbench.interventions.placement import basis_at
+from workbench.units import kinds_of
+
+_FEW = 8  # prompts that a proof looks at
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """What is left at one site: the largest |component that should be gone| / ‖h‖ over the edited positions, and the
+    floor, what the model's dtype can hold at best."""
+
+    site: Site
+    share: float
+    floor: float
+
+    @property
+    def gone(self) -> bool:
+        return self.share <= self.floor
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The leftovers of one ablation at every site where the stream should be clean."""
+
+    sites: tuple[Leftover, ...]
+
+    @property
+    def worst(self) -> Leftover:
+        return max(self.sites, key=lambda one: one.share / one.floor)
+
+    @property
+    def complete(self) -> bool:
+        return all(one.gone for one in self.sites)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{one.site!s:<16} {one.share:8.1e}  floor {one.floor:.1e}  {'' if one.gone else 'LEFT'}".rstrip()
+            for one in self.sites
+        ]
+        return "\n".join(lines)
+
+
+class AblationIncomplete(RuntimeError):
+    """An ablation left more of its direction in the stream than rounding can explain."""
+
+
+def proved(model: Any, prompts: Sequence[Prompt], interventions: Mapping[int, Any]) -> dict[int, Proof]:
+    """The proof of every ablation among `interventions`, by one forward each over the first few prompts. Raises
+    AblationIncomplete where a direction is not gone."""
+    kinds = kinds_of(model.encoder, prompts[:64])
+    few = [prompt for prompt, kind in zip(prompts, kinds, strict=False) if kind == kinds[0]][:_FEW]
+    proofs = {n: leftover(model, few, one) for n, one in interventions.items() if isinstance(one, Ablate)}
+    for n, proof in proofs.items():
+        if not proof.complete:
+            raise AblationIncomplete(
+                f"{interventions[n].describe()} leaves {proof.worst.share:.1e} of the residual along its direction at "
+                f"{proof.worst.site}: expected at most {proof.worst.floor:.1e}, what rounding leaves. Something adds "
+                f"to the stream behind the edit:\n{proof}"
+            )
+    return proofs
+
+
+def proof_facts(proof: Proof | None) -> dict[str, Any]:
+    """The columns of a result: what is left at every site, as text, and the largest floor; None without an ablation."""
+    if proof is None:
+        return {"proof": None, "proof_floor": None}
+    left = " ".join(f"{one.site}={one.share:.1e}" for one in proof.sites)
+    return {"proof": left, "proof_floor": max((one.floor for one in proof.sites), default=0.0)}
+
+
+def dtype_floor(dtype: torch.dtype, k: int = 1) -> float:
+    """The largest |component| / ‖h‖ that rounding a vector to `dtype` can leave along k directions: each coordinate is
+    off by half a unit in its last place, and the dot product with a unit vector adds a few roundings of float32."""
+    return math.sqrt(k) * (torch.finfo(dtype).eps + 8 * torch.finfo(torch.float32).eps)
+
+
+def leftover(model: TracedModel, prompts: Sequence[Prompt], ablation: Ablate) -> Proof:
+    """What is left of the ablated directions, by one forward over `prompts` under the ablation.
+
+    Measured at the sites of the edit and, for an ablation at all layers, at every other end of a block as well: a norm
+    or a feature that brings the direction back between two edits shows. Float64; positions outside the scope do not
+    count.
+    """
+    edits = ablation.edits(model)
+    everywhere = ablation.layer == "all"
+    ends = [Site(layer, point) for layer in range(model.n_layers) for point in ("resid_pre", "resid_post")]
+    sites = sorted({*edits, *(ends if everywhere else ())}, key=lambda site: (site.layer, site.point != "resid_pre"))
+    wanted = {site: found for site in sites if (found := _target(ablation, site, edits)) is not None}
+    kept = model.run(
+        model.encode(prompts),
+        {site: _share_of(ablation, *found) for site, found in wanted.items()},
+        edits,
+        must_edit=False,  # a scope that no prompt has leaves nothing to prove; the loops refuse it by itself
+    ).kept
+    return Proof(
+        tuple(
+            Leftover(site, float(kept[site]), dtype_floor(getattr(model, "dtype", torch.float32), len(basis)))
+            for site, (basis, _) in wanted.items()
+        )
+    )
+
+
+def _target(ablation: Ablate, site: Site, edits: Mapping[Site, Any]) -> tuple[Tensor, Tensor] | None:
+    """(basis [k, d_model], what should be left along it [k]) at a site; at a block's input that of the block before."""
+    if site not in edits:
+        if site.point == "resid_post" or site.layer == 0:
+            return None  # nothing moved there, or nothing was measured there: nothing was taken out
+        site = Site(site.layer - 1)
+        if site not in edits:
+            return None
+    found = basis_at(ablation.direction, site, ablation.source)
+    assert found is not None
+    basis = torch.tensor(found[0], dtype=torch.float64)
+    origin = None if found[1] is None else torch.tensor(found[1], dtype=torch.float64)
+    if ablation.to == "mean" and origin is not None:
+        return basis, basis @ origin
+    return basis, torch.zeros(len(basis), dtype=torch.float64)
+
+
+def _share_of(ablation: Ablate, basis: Tensor, remaining: Tensor) -> Any:
+    def keep(resid: Tensor, where: Where) -> Tensor:
+        h = resid.double()
+        off = (h @ basis.T.to(h) - remaining.to(h)).norm(dim=-1) / h.norm(dim=-1).clamp_min(1e-300)
+        return torch.where(where.mask(ablation.at), off, 0.0).amax()
+
+    return keep
