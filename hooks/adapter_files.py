@@ -14,6 +14,8 @@ from torch import nn
 
 from hooks.adapters import Adapters
 
+MOVED_BASE = ("pissa", "corda", "olora", "loftq", "lora_ga")  # inits that take a part out of the base's weights
+
 
 def adapters_from(module: nn.Module, folders: Mapping[str, Path], base: str) -> Adapters:
     """The adapters of some folders, injected into the module (its base weights stay as they are, the adapters are never
@@ -110,7 +112,7 @@ def _refuse_kind(folder: Path) -> None:
             "called with (virtual tokens, gates), not inside its modules: expected LoRA, or another kind that does."
         )
     init = str(getattr(config, "init_lora_weights", ""))
-    if init.startswith(("pissa", "corda", "olora", "loftq", "lora_ga")) or getattr(config, "kasa_config", None):
+    if init.startswith(MOVED_BASE) or getattr(config, "kasa_config", None):
         raise ValueError(
             f"adapter {folder} (init_lora_weights={init!r}) was trained on a base from which its beginning was taken "
             "away, so with it off the model is not the base: expected it converted to plain LoRA, "

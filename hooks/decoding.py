@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hooks.positions import Tokens
 
@@ -44,10 +44,33 @@ def refuse_what_moves_rows(options: dict[str, Any]) -> None:
         )
 
 
+def plainly(module: nn.Module, sampling: dict[str, Any], pad_id: int, stop_ids: frozenset[int]) -> dict[str, Any]:
+    """The settings of a plain `generate` with `sampling` on top: greedy, unless it asks for samples."""
+    options = {**PLAIN_DECODING, **own_cache(module), "pad_token_id": pad_id, **sampling}
+    if options["do_sample"]:
+        options = {**PLAIN_SAMPLING, **options}
+    if stop_ids:
+        options["eos_token_id"] = sorted(stop_ids)
+    return options
+
+
+def read_off(
+    written: Tensor, stop_ids: frozenset[int], tokenizer: Any
+) -> tuple[list[str], list[list[int]], list[bool]]:
+    """Texts, token ids up to the stop token, and whether a row ended by itself, of the new tokens [row, n]."""
+    ids = [until_stop(row, stop_ids) for row in written.tolist()]
+    finished = [bool(row) and row[-1] in stop_ids for row in ids]
+    return [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)], ids, finished
+
+
 def own_cache(module: nn.Module) -> dict[str, Any]:
     """A checkpoint's wish for another than the dynamic cache does not count either."""
     wish = getattr(getattr(module, "generation_config", None), "cache_implementation", None)
     return {} if wish in (None, "dynamic") else {"cache_implementation": "dynamic"}
+
+
+class GeneratesWithoutCache(RuntimeError):
+    """The model reads the whole text again for every token, so a step does not stand where scopes expect it."""
 
 
 class StepClock:
@@ -67,7 +90,7 @@ class StepClock:
             return
         if read is None or read.shape[1] != 1:
             came = None if read is None else tuple(read.shape)
-            raise RuntimeError(
+            raise GeneratesWithoutCache(
                 f"a decoding step read {came} tokens: expected one a row. This model generates without a cache; edits "
                 "by scope need it."
             )

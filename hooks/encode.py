@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooks.encoded import Encoded
-from hooks.pictures import CROSS, TOKEN_TYPES, Processed, joined_images, joined_tokens, processed
+from hooks.pictures import CROSS, TOKEN_TYPES, Processed, check_placeholders, joined_images, joined_tokens, processed
 from hooks.positions import OPEN_END, Tokens
 from hooks.prompt import Message, Prompt, PromptError
 
@@ -159,12 +159,11 @@ class Encoder:
         special = prompt.text is not None
         if self.processor is None:
             return Processed(torch.tensor(self._ids(rendered, special=special), dtype=torch.long), {}, {}, {})
-        try:
-            read = processed(self.processor, prompt, rendered, self.image_token_id, special)
-        except PromptError:
-            if prompt.images or not special or not self._needs_images:
-                raise
+        check_placeholders(self.processor, prompt, rendered)
+        if special and not prompt.images and self._needs_images:
             read = Processed(torch.tensor(self._ids(rendered, special=True), dtype=torch.long), {}, {}, {})
+        else:
+            read = processed(self.processor, prompt, rendered, self.image_token_id, special)
         if special and self._twice_bos(read.ids) and self.tokenizer.bos_token not in rendered:
             # Tokenizer and processor both put it there (Mllama).
             read = processed(self.processor, prompt, rendered, self.image_token_id, False)

@@ -89,6 +89,11 @@ def find_joints(model: Any, stream: ResidualStream) -> list[Joint]:
                     handles.append(module.register_forward_hook(hook, with_kwargs=True))
         with torch.no_grad():
             model(**text_inputs(model, _ROWS, _LENGTH))
+    except Exception as error:
+        raise UnsupportedArchitecture(
+            f"attn_out, resid_mid and mlp_out are found by a forward on text alone, which failed with "
+            f"{type(error).__name__}: {error}. Expected resid_pre or resid_post."
+        ) from error
     finally:
         for handle in handles:
             handle.remove()

@@ -135,6 +135,7 @@ class TracedModel(Protocol):
     name: str
     n_layers: int
     d_model: int
+    pads: dict[str, bool]
 
     def injected_layers(self) -> tuple[int, ...]: ...
 

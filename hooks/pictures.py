@@ -46,12 +46,8 @@ def pictures_of(prompt: Prompt) -> list[Any]:
     return pictures
 
 
-def processed(processor: Any, prompt: Prompt, rendered: str, image_token_id: int | None, special: bool) -> Processed:
-    """The rendered prompt and its pictures through the model's processor.
-
-    Raises PromptError where placeholders and images differ in number, where the processor refuses, and where an image
-    became no token with `image_token_id` (the config's; None for models that read images by cross-attention).
-    """
+def check_placeholders(processor: Any, prompt: Prompt, rendered: str) -> None:
+    """Raises PromptError where a prompt's text has more, or fewer, places for pictures than it has pictures."""
     placeholder = getattr(processor, "image_token", None)
     if placeholder and rendered.count(placeholder) != len(prompt.images):
         raise PromptError(
@@ -59,6 +55,14 @@ def processed(processor: Any, prompt: Prompt, rendered: str, image_token_id: int
             f"placeholder {placeholder!r} in its text: expected one for each image. (A conversation gets them from the "
             "chat template; raw text has them where its pictures stand.)"
         )
+
+
+def processed(processor: Any, prompt: Prompt, rendered: str, image_token_id: int | None, special: bool) -> Processed:
+    """The rendered prompt and its pictures through the model's processor.
+
+    Raises PromptError where the processor refuses, and where an image became no token with `image_token_id` (the
+    config's; None for models that read images by cross-attention).
+    """
     options = {"text": [rendered], "add_special_tokens": special, "return_tensors": "pt"}
     try:
         out = dict(processor(**options, **({"images": [pictures_of(prompt)]} if prompt.images else {})))

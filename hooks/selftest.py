@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hooks.checks import CHECKS, QUICK, Asked
+from hooks.asked import Asked
+from hooks.checks import CHECKS, QUICK, VITAL
 
 SMALL = 50_000_000  # parameters; below, every check takes a second or so in all
 
@@ -52,8 +53,8 @@ class SelfTestFailed(ValueError):
 def doctor(model: Any, *, quick: bool = False) -> Checkup:
     """Runs every check on a few short prompts; a check that raises counts as broken, with what it raised.
 
-    `quick` leaves out what needs many forwards, and looks at the first, middle and last layer only: six forwards of a
-    few tokens.
+    `quick` leaves out what needs many forwards, and looks at the first, middle and last layer only: some fifteen
+    forwards of a few tokens.
     """
     layers = sorted({0, model.n_layers // 2, model.n_layers - 1}) if quick else range(model.n_layers)
     asked = Asked(model, tuple(layers))
@@ -75,7 +76,7 @@ def checked(model: Any) -> Checkup:
     size = sum(weight.numel() for weight in model.module.parameters())
     checkup = doctor(model, quick=size > SMALL)
     model.injected_layers()  # asked once, here, so that a resumed run need not run the model for it
-    if any(check.name in QUICK[:-1] for check in checkup.broken):
+    if any(check.name in VITAL for check in checkup.broken):
         raise SelfTestFailed(
             f"this model breaks a promise that every number rests on:\n{checkup}\nExpected a model without hooks or "
             "patches of others on it. `workbench doctor` shows all checks; load_model(..., check=False) loads it "

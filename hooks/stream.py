@@ -188,12 +188,7 @@ def _slots(name: str, seen: Sequence[Firing], firings: Sequence[Firing]) -> tupl
     """Where the stream is among a block's arguments and in its output: what is passed on from block to block."""
     pairs: list[set[tuple[Slot, Slot]]] = []
     for a, b in pairwise(firings):
-        common = {
-            (read, write)
-            for read, x in b.inputs.items()
-            for write, y in a.outputs.items()
-            if _same(x, y)
-        }
+        common = {(read, write) for read, x in b.inputs.items() for write, y in a.outputs.items() if _same(x, y)}
         if common:
             pairs.append(common)
     always = set.intersection(*pairs) if pairs else set()

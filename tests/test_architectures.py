@@ -11,6 +11,8 @@ import zoo
 from zoo_expected import EXPECTED, GOALS, NOT_BUILT
 from zoo_rows import examined
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # peft speaks of experts and of Conv1D
+
 CAUSAL, IMAGE_TEXT = (
     [name for name in zoo.families(kind) if (kind, name) not in NOT_BUILT] for kind in GOALS if kind != "vision"
 )

@@ -191,5 +191,5 @@ def test_the_page_is_written_only_by_a_whole_run(tmp_path, monkeypatch):
     zoo_table.pytest_sessionfinish(session)
     text = (tmp_path / "page.md").read_text()
     assert "| llama | LlamaForCausalLM | pre-norm | yes | no |" in text
-    assert "- **llama**, capture: a note." in text and "unexpected" in text
+    assert "- **llama** (capture): a note." in text and "- **llama** (patch): not expected" in text
     assert text == zoo_table.page([row])

@@ -12,7 +12,7 @@ from own_hooks import everything, noise
 from seeing import Seen
 from tiny_models import FAMILIES
 
-from hooks import checks
+from hooks.asked import distance, pushed
 from hooks.load import load_model
 from hooks.pool import Pool
 from hooks.prompt import PromptError
@@ -73,7 +73,9 @@ def test_pitfall_14_the_layers_where_image_features_come_in_are_found(deepstack,
     ).kept
     for layer in range(1, model.n_layers):
         moved = (kept[Site(layer, "resid_pre")] != kept[Site(layer - 1)]).any(-1)
-        expected = batch.tokens.is_image if layer in model.injected_layers() else torch.zeros_like(batch.tokens.is_image)
+        expected = (
+            batch.tokens.is_image if layer in model.injected_layers() else torch.zeros_like(batch.tokens.is_image)
+        )
         assert torch.equal(moved, expected), "at image positions, and there only"
 
 
@@ -205,8 +207,8 @@ def test_pitfall_33_self_tests_push_along_a_random_vector(gpt2):
     batch, last = gpt2.encode([chat("a", "hi")]), Site(gpt2.n_layers - 1)
     plain = gpt2.run(batch).logits
     ones = gpt2.run(batch, edits={last: [lambda resid, where: resid + 1.0]}).logits
-    pushed = gpt2.run(batch, edits={last: [checks._pushed(gpt2, 0.3)]}).logits
-    assert checks.distance(ones, plain) < 1e-4 and checks.distance(pushed, plain) > 1e-2
+    random = gpt2.run(batch, edits={last: [pushed(gpt2, 0.3)]}).logits
+    assert distance(ones, plain) < 1e-4 and distance(random, plain) > 1e-2
 
 
 def test_pitfall_35_what_is_selected_is_contiguous(llama):

@@ -9,10 +9,23 @@ from tiny_models import FAMILIES
 
 from hooks.checks import QUICK
 from hooks.load import load_model
+from hooks.pool import Pool
 from hooks.selftest import Check, Checkup, SelfTestFailed, doctor
+from hooks.site import Site
+from workbench.capturing import capture
 from workbench.cli import main
+from workbench.interventions.generate import generate
 
-ALL = ["parity", "residual chain", "zero edit", "edits act", "hooks removed", "one BOS", "adapter", "whole-stream patch"]
+ALL = [
+    "parity",
+    "residual chain",
+    "zero edit",
+    "edits act",
+    "hooks removed",
+    "one BOS",
+    "adapter",
+    "whole-stream patch",
+]
 ALL += ["padding", "cache under edits", "image"]
 
 
@@ -144,7 +157,6 @@ def leaves_hooks(model):
 BREAKS = {
     side_channel: {"whole-stream patch"},
     mixes_positions: {"padding", "cache under edits"},
-    ignores_the_mask: {"cache under edits"},
     forgets_when_decoding: {"cache under edits"},
     changes_between_blocks: {"parity", "residual chain"},
     writes_into_the_stream: {"parity", "residual chain"},
@@ -167,6 +179,31 @@ def test_each_check_fails_on_what_it_is_for(spoil, monkeypatch, capsys):
     table = capsys.readouterr().out
     found = {name for name in ALL if re.search(rf"^{name} +BROKEN", table, re.M)}
     assert found == BREAKS[spoil], table
+
+
+def test_pitfall_06_where_left_padding_changes_the_numbers_rows_of_one_length_go_together(questions, tmp_path):
+    """As on models with learned positions: answers then are those of the prompts alone, and padded rows are refused."""
+    model = fresh()
+    ignores_the_mask(model)
+    assert doctor(model).passed and model.pads == {"right": True, "left": False}
+    with pytest.raises(ValueError, match="numbers change when shorter rows are padded on the left"):
+        model.generate(model.encode(questions), max_new_tokens=2)
+    together = generate(model, questions, max_new_tokens=4, progress=False)
+    alone = [model.generate(model.encode([question]), max_new_tokens=4).texts[0] for question in questions]
+    assert [one.text for one in together] == alone
+
+
+def test_pitfall_26_where_right_padding_changes_the_numbers_captures_do_without(many, tmp_path):
+    model = fresh()
+    mixes_positions(model)
+    assert broken(doctor(model)) == BREAKS[mixes_positions] and not model.pads["right"]
+    with pytest.raises(ValueError, match="numbers change when shorter rows are padded on the right"):
+        model.run(model.encode(many))
+    store = capture(model, many, sites="resid_post:2", at="last", to=tmp_path / "s", progress=False)
+    for prompt in many:
+        kept = model.run(model.encode([prompt]), {Site(2): Pool("last")}).kept[Site(2)]
+        index = store.prompt_ids.index(prompt.id)
+        torch.testing.assert_close(torch.tensor(store.values("resid_post:2")[index]), kept[0], rtol=1e-5, atol=1e-5)
 
 
 def test_every_check_is_broken_by_some_model_above():
@@ -227,7 +264,7 @@ def test_a_check_that_raises_is_a_broken_one_and_the_others_go_on():
     model = fresh()
     model.module.generate = None
     checkup = doctor(model)
-    assert broken(checkup) == {"cache under edits"}
+    assert broken(checkup) == {"padding", "cache under edits"}
     assert "TypeError: 'NoneType' object is not callable" in str(checkup)
 
 

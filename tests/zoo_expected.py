@@ -69,7 +69,7 @@ EXPECTED: dict[tuple[str, str], dict[str, tuple[str, str]]] = {
     ("image-text", "diffusion_gemma"): {
         "patch": (_LEAK, "the canvas reads the prompt's cache in every layer"),
         "generate": ("decoder_start_token_id", "block diffusion: no greedy decoding to compare with"),
-        "product": ("", _ENCODED),
+        "product": ("", "its stream is of the canvas, not of the prompt"),
     },
     ("image-text", "emu3"): {"vision": (_NO_TOWER, "pictures become tokens")},
     ("image-text", "florence2"): {

@@ -75,7 +75,7 @@ def page(rows: list[dict[str, Any]]) -> str:
         columns = [column for column in COLUMNS if any(column in row["results"] for row in own)]
         parts += [f"\n## {title}\n", _line("family", "class", "blocks", *columns), _line(*["---"] * (3 + len(columns)))]
         parts += [_line(*_cells(row, columns)) for row in own]
-        parts += ["\nWhy not, and what to know:\n", *(line for row in own for line in _reasons(row))]
+        parts += ["\nWhy not, and what to know:\n", *_reasons(own)]
         left = [f"- {name}: {why}" for (one, name), why in sorted(NOT_BUILT.items()) if one == kind]
         parts += ["\nNot examined:\n", *left]
     return "\n".join(parts) + "\n"
@@ -106,16 +106,21 @@ def _cell(row: dict[str, Any], column: str) -> str:
     return "refused" if row["refused"] and column in ("capture", "edit", "patch") else "-"
 
 
-def _reasons(row: dict[str, Any]) -> list[str]:
+def _reasons(rows: list[dict[str, Any]]) -> list[str]:
+    """One line a reason, with the families that it holds for."""
     from zoo_expected import EXPECTED
 
-    known = {check: why for check, (_, why) in EXPECTED.get((row["kind"], row["name"]), {}).items()}
-    lines = [f"- **{row['name']}**, refused: {known.get('stream', 'see the test')}."] if row["refused"] else []
-    merged: dict[str, list[str]] = {}
-    for check, (good, note) in row["results"].items():
-        if (note and check != "product") or not good:
-            merged.setdefault(note if good else known.get(check, "unexpected: see the test"), []).append(check)
-    return lines + [f"- **{row['name']}**, {', '.join(checks)}: {why}." for why, checks in merged.items()]
+    families: dict[tuple[str, str], list[str]] = {}  # (checks, why) -> names
+    for row in rows:
+        known = {check: why for check, (_, why) in EXPECTED.get((row["kind"], row["name"]), {}).items()}
+        checks: dict[str, list[str]] = {known["stream"]: ["refused"]} if row["refused"] and "stream" in known else {}
+        for check, (good, note) in row["results"].items():
+            if not good or (note and check not in ("product", "sites")):
+                why = note if good else known.get(check, "not expected, see the test")
+                checks.setdefault(why, []).append(check)
+        for why, listed in checks.items():
+            families.setdefault((", ".join(listed), why), []).append(row["name"])
+    return [f"- **{', '.join(names)}** ({checks}): {why}." for (checks, why), names in families.items()]
 
 
 def _line(*cells: str) -> str:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from workbench.interventions.ablate import Ablate as Ablate
     from workbench.interventions.ablate import KeepOnly as KeepOnly
     from workbench.interventions.generate import generate as generate
+    from workbench.interventions.read_out import read_out as read_out
     from workbench.interventions.steer import Clamp as Clamp
     from workbench.interventions.steer import Steer as Steer
     from workbench.interventions.sweep import sweep as sweep
@@ -37,12 +38,15 @@ if TYPE_CHECKING:
     from workbench.subspace.basis import Subspace as Subspace
     from workbench.subspace.directions import Directions as Directions
     from workbench.subspace.directions import with_mean as with_mean
+    from workbench.subspace.exchange import load_directions as load_directions
+    from workbench.subspace.exchange import save_directions as save_directions
     from workbench.subspace.means import difference_of_means as difference_of_means
     from workbench.subspace.moments import Moments as Moments
     from workbench.subspace.overlap import cosine_matrix as cosine_matrix
     from workbench.subspace.overlap import principal_angles as principal_angles
     from workbench.subspace.pca import pca as pca
     from workbench.training.adapters import train_lora as train_lora
+    from workbench.training.lora_files import lora_factors as lora_factors
 
 # Public name -> the module that defines it. No name here is that of a submodule of workbench: the second access to such
 # a
@@ -62,6 +66,7 @@ _HOME = {
     "Ablate": "workbench.interventions.ablate",
     "KeepOnly": "workbench.interventions.ablate",
     "generate": "workbench.interventions.generate",
+    "read_out": "workbench.interventions.read_out",
     "Clamp": "workbench.interventions.steer",
     "Steer": "workbench.interventions.steer",
     "sweep": "workbench.interventions.sweep",
@@ -72,12 +77,15 @@ _HOME = {
     "Subspace": "workbench.subspace.basis",
     "Directions": "workbench.subspace.directions",
     "with_mean": "workbench.subspace.directions",
+    "load_directions": "workbench.subspace.exchange",
+    "save_directions": "workbench.subspace.exchange",
     "difference_of_means": "workbench.subspace.means",
     "Moments": "workbench.subspace.moments",
     "cosine_matrix": "workbench.subspace.overlap",
     "principal_angles": "workbench.subspace.overlap",
     "pca": "workbench.subspace.pca",
     "train_lora": "workbench.training.adapters",
+    "lora_factors": "workbench.training.lora_files",
 }
 
 

@@ -90,7 +90,7 @@ def capture(
         prompts=[prompt.record() for prompt in listed],
         plan=_plan(model, listed, lengths, max_tokens // (len(variants) if together else 1)),
         spec=spec,
-        provenance=provenance.collect(model=model.identity),
+        provenance=provenance.collect(**model.facts),
     )
     by_id = {prompt.id: prompt for prompt in listed}
     missing = [unit for unit in store.missing() if not by_id.keys().isdisjoint(unit.prompt_ids)]
@@ -194,7 +194,7 @@ def _depth(site: Site) -> tuple[int, bool]:
 
 
 def _plan(model: HuggingFaceModel, prompts: Sequence[Prompt], lengths: Sequence[int], max_tokens: int) -> list[Unit]:
-    units = length_sorted(lengths, max_tokens, kinds_of(model.encoder, prompts))
+    units = length_sorted(lengths, max_tokens, kinds_of(model, prompts, lengths))
     return [Unit.of([prompts[i].id for i in unit]) for unit in units]
 
 

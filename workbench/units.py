@@ -4,21 +4,26 @@ padding."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from hooks.encode import Encoder
 from hooks.encoded import Encoded
 from hooks.prompt import Prompt
 
 SIMILAR = 0.8  # the shortest prompt of a unit has at least this share of the longest one's tokens
 
 
-def kinds_of(encoder: Encoder, prompts: Sequence[Prompt] | Sequence[Encoded]) -> list[int]:
-    """Which prompts may share a unit: text and pictures apart, and where a model needs it each number of pictures."""
+def kinds_of(
+    model: Any, prompts: Sequence[Prompt] | Sequence[Encoded], lengths: Sequence[int]
+) -> list[tuple[int, int]]:
+    """Which prompts may share a unit: text and pictures apart, where a model needs it each number of pictures, and
+    where padding would change its numbers each length."""
     counts = [one.n_images if isinstance(one, Encoded) else len(one.images) for one in prompts]
-    return [max(min(n, 1), encoder.batch_kind(one)) for n, one in zip(counts, prompts, strict=True)]
+    pictures = [max(min(n, 1), model.encoder.batch_kind(one)) for n, one in zip(counts, prompts, strict=True)]
+    pads = all(model.pads.values())
+    return [(kind, 0 if pads else length) for kind, length in zip(pictures, lengths, strict=True)]
 
 
-def length_sorted(lengths: Sequence[int], max_tokens: int, separate: Sequence[int] | None = None) -> list[list[int]]:
+def length_sorted(lengths: Sequence[int], max_tokens: int, separate: Sequence[Any] | None = None) -> list[list[int]]:
     """Indices of the prompts, unit by unit. A unit's padded size is at most `max_tokens` (a single longer prompt is a
     unit of its own); `separate` keeps kinds (see `kinds_of`) in units of their own. A pure function of its input."""
     kinds = [0] * len(lengths) if separate is None else list(separate)

@@ -14,15 +14,7 @@ from torch import Tensor, nn
 
 from hooks.adapters import Active, Adapters
 from hooks.blocks import UnsupportedArchitecture, image_token_id
-from hooks.decoding import (
-    PLAIN_DECODING,
-    PLAIN_SAMPLING,
-    StepClock,
-    own_cache,
-    refuse_what_moves_rows,
-    stop_ids_of,
-    until_stop,
-)
+from hooks.decoding import StepClock, plainly, read_off, refuse_what_moves_rows, stop_ids_of
 from hooks.deepstack import injected_layers
 from hooks.encode import Batch, Encoder, last_rows, next_token_index
 from hooks.engine import Passed, Stop, Visit, forward_hooks, hooked, outside, wanted
@@ -75,6 +67,7 @@ class HuggingFaceModel:
         self.layout = layout
         self.d_model: int = layout.width
         self.checkup: Any = None  # the Checkup of the load
+        self.pads = {"right": True, "left": True}  # False where padding on that side was seen to change numbers
         self._found: dict[str, Any] = {}  # joints and injected layers, when first asked for; one dict for all variants
         self.features = ImageFeatures(module, self.towers["language"].blocks)
         self.tokenizer = tokenizer
@@ -166,7 +159,7 @@ class HuggingFaceModel:
         """One forward, padded right. Without `logits` it ends after the last wanted site. Raises NothingEdited when
         edits
         were given and touched no position (unless `must_edit` is False: the caller counts over many batches)."""
-        batch = batch.padded("right")
+        batch = self._padded(batch, "right")
         inputs: dict[str, Any] = {
             name: value for name, value in self._on_device(batch).items() if name in self._accepts
         }
@@ -203,27 +196,28 @@ class HuggingFaceModel:
         Scopes are extended token by token; rows that have ended are edited no more."""
         refuse_what_moves_rows(sampling)
         stop_ids = self._stopping(sampling)
-        batch = self.encoder.collate([one.prompt_only() for one in batch.encoded], "left")
+        batch = self._padded(self.encoder.collate([one.prompt_only() for one in batch.encoded], "left"), "left")
         clock = StepClock(batch.tokens.to(self.device), stop_ids)
         handle = self.module.register_forward_pre_hook(clock.tick, with_kwargs=True)
-        options = {**PLAIN_DECODING, **own_cache(self.module), "pad_token_id": self.encoder.pad_id, **sampling}
-        if options["do_sample"]:
-            options = {**PLAIN_SAMPLING, **options}
-        if stop_ids:
-            options["eos_token_id"] = sorted(stop_ids)
+        options = plainly(self.module, sampling, self.encoder.pad_id, stop_ids)
         try:
             with self._ready(batch), self._hooked(batch, keep, edits, lambda: clock.tokens) as visit:
                 out = self._generate(self._on_device(batch), max_new_tokens=max_new_tokens, **options)
         finally:
             handle.remove()
-        written = out[:, batch.inputs["input_ids"].shape[1] :].tolist()
-        ids = [until_stop(row, stop_ids) for row in written]
-        finished = [bool(row) and row[-1] in stop_ids for row in ids]
-        texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        generation = Generation([text.strip() for text in texts], ids, finished, visit.kept, visit.tallies)
+        texts, ids, finished = read_off(out[:, batch.inputs["input_ids"].shape[1] :], stop_ids, self.tokenizer)
+        generation = Generation(texts, ids, finished, visit.kept, visit.tallies)
         if must_edit:
             visit.refuse_idle()
         return generation
+
+    def _padded(self, batch: Batch, side: str) -> Batch:
+        if not self.pads[side] and len({len(one) for one in batch.encoded}) > 1:
+            raise ValueError(
+                f"this model's numbers change when shorter rows are padded on the {side} (the check-up of the load "
+                "measured it): expected rows of one length. wb.capture, wb.generate and wb.sweep see to it."
+            )
+        return batch.padded(side)
 
     def _stopping(self, sampling: dict[str, Any]) -> frozenset[int]:
         given = sampling.get("eos_token_id")

@@ -44,7 +44,8 @@ def generate(
     edits = combined(model, interventions)
     encoded = [model.encoder.encode(prompt) for prompt in listed]
     done: dict[int, Completion] = {}
-    units = length_sorted([len(one) for one in encoded], max_tokens, kinds_of(model.encoder, listed))
+    lengths = [len(one) for one in encoded]
+    units = length_sorted(lengths, max_tokens, kinds_of(model, listed, lengths))
     for unit in followed(units, "generate", show=progress):
         batch = model.encoder.collate([encoded[i] for i in unit], "left")
         out = model.generate(batch, edits=edits, must_edit=False, max_new_tokens=max_new_tokens, **sampling)

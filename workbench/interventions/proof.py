@@ -63,7 +63,8 @@ class AblationIncomplete(RuntimeError):
 def proved(model: Any, prompts: Sequence[Prompt], interventions: Mapping[int, Any]) -> dict[int, Proof]:
     """The proof of every ablation among `interventions`, by one forward each over the first few prompts. Raises
     AblationIncomplete where a direction is not gone."""
-    kinds = kinds_of(model.encoder, prompts[:64])
+    near = prompts[:64]
+    kinds = kinds_of(model, near, [len(model.encoder.encode(prompt)) for prompt in near])
     few = [prompt for prompt, kind in zip(prompts, kinds, strict=False) if kind == kinds[0]][:_FEW]
     proofs = {n: leftover(model, few, one) for n, one in interventions.items() if isinstance(one, Ablate)}
     for n, proof in proofs.items():

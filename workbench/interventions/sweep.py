@@ -108,7 +108,8 @@ def sweep(
             "sweep has nothing to measure: expected a judge, or prompts with the tags 'right' and 'contrary'."
         )
     asked = _Asked.of(listed, calm, model, reads_choice)
-    units = length_sorted([len(one) for one in asked.plain], max_tokens, kinds_of(model.encoder, listed))
+    lengths = [len(one) for one in asked.plain]
+    units = length_sorted(lengths, max_tokens, kinds_of(model, listed, lengths))
     widest = max(len(unit) * max(len(asked.plain[i]) for i in unit) for unit in units)
     groups = list(grouped(edits, max(1, max_tokens // widest)))
     plan = {
@@ -263,7 +264,8 @@ class _Runner:
         if not calm:
             return [None] * cells
         total = torch.zeros(cells, dtype=torch.float64)
-        lengths, kinds = [len(one) for one in calm], kinds_of(self.model.encoder, calm)
+        lengths = [len(one) for one in calm]
+        kinds = kinds_of(self.model, calm, lengths)
         for unit in length_sorted(lengths, max(1, self.max_tokens // cells), kinds):
             batch = self.model.encoder.collate([calm[i] for i in unit])
             base = self._logits(batch, {})
