@@ -1,8 +1,8 @@
 """Adapters as rows: which rows of a batch each LoRA layer reads, found by measuring, so that the base and several
 adapters share one forward, the base weights read once.
 
-Two short forwards that differ in one row show where that row is in what a layer reads; a third one of another size
-shows what is rows and what is positions. A layer whose rows were not told apart (experts read a choice of tokens) is
+Short forwards that differ in one row show where that row is in what a layer reads; one of another size shows what is
+rows and what is positions. A layer whose rows were not told apart (experts read a choice of tokens) is
 refused when it runs, never guessed at.
 """
 
@@ -70,23 +70,33 @@ def measured_reads(module: Any) -> dict[str, Reads]:
     """How every LoRA layer that text passes reads the rows of a batch; a layer that is missing was not told."""
     layers = lora_layers(module)
     inputs = text_inputs(module, _ROWS, _LENGTH)
-    changed = {name: value.clone() if isinstance(value, Tensor) else value for name, value in inputs.items()}
-    strange = text_inputs(module, _ROWS + 1, _LENGTH)["input_ids"][-1]
-    for name in ("input_ids", "decoder_input_ids"):
-        if name in changed:
-            changed[name][1] = strange
-    first, second = _inputs_read(module, layers, inputs), _inputs_read(module, layers, changed)
-    third = _inputs_read(module, layers, text_inputs(module, _OTHER_ROWS, _OTHER_LENGTH))
+    plain = _inputs_read(module, layers, inputs)
+    # Two rows that stand where they should leave no other place for the third.
+    changed = [_inputs_read(module, layers, _with_other_row(module, inputs, row)) for row in (0, 1)]
+    smaller = _inputs_read(module, layers, text_inputs(module, _OTHER_ROWS, _OTHER_LENGTH))
     found = {}
     for name in layers:
-        if not len(first[name]) == len(second[name]) == len(third[name]):
+        if len({len(seen[name]) for seen in (plain, *changed, smaller)}) > 1:
             continue
-        told = [_told(*seen) for seen in zip(first[name], second[name], third[name], strict=True)]
-        kinds = {None if one is None else one[0] for one in told}
+        told = [
+            (row, _told(row, *seen))
+            for row, other in enumerate(changed)
+            for seen in zip(plain[name], other[name], smaller[name], strict=True)
+        ]
+        kinds = {None if one is None else one[0] for _, one in told}
+        moved = {row for row, one in told if one is not None and one[1]}
         # A call on the same input in every row (token types) tells nothing, as long as its shape agrees.
-        if len(kinds) == 1 and None not in kinds and any(one[1] for one in told if one is not None):
+        if len(kinds) == 1 and None not in kinds and moved == {0, 1}:
             found[name] = kinds.pop()
     return found
+
+
+def _with_other_row(module: Any, inputs: dict[str, Any], row: int) -> dict[str, Any]:
+    changed = {name: value.clone() if isinstance(value, Tensor) else value for name, value in inputs.items()}
+    for name in ("input_ids", "decoder_input_ids"):
+        if name in changed:
+            changed[name][row] = text_inputs(module, _ROWS + 1, _LENGTH)["input_ids"][-1]
+    return changed
 
 
 def _inputs_read(module: Any, layers: Mapping[str, nn.Module], inputs: dict[str, Any]) -> dict[str, list[Tensor]]:
@@ -100,9 +110,9 @@ def _inputs_read(module: Any, layers: Mapping[str, nn.Module], inputs: dict[str,
     return seen
 
 
-def _told(one: Tensor, other: Tensor, smaller: Tensor) -> tuple[Reads, bool] | None:
-    """What two inputs that differ in row 1 alone, and one of fewer rows and positions, say of the first axis, and
-    whether row 1 was seen to move; None where the first axis is not rows."""
+def _told(row: int, one: Tensor, other: Tensor, smaller: Tensor) -> tuple[Reads, bool] | None:
+    """What two inputs that differ in this row alone, and one of fewer rows and positions, say of the first axis, and
+    whether the row was seen to move; None where the first axis is not rows."""
     if one.shape != other.shape or one.dim() != smaller.dim() or one.dim() < 2:
         return None
     spans = (len(one) / _ROWS, len(smaller) / _OTHER_ROWS)
@@ -110,8 +120,8 @@ def _told(one: Tensor, other: Tensor, smaller: Tensor) -> tuple[Reads, bool] | N
         return None
     # Other rows may move by rounding where rows meet in one product, not by more.
     moved = ((one.double() - other.double()).abs() > 1e-3 * one.double().abs().max()).flatten(1).any(dim=1)
-    of_row_1 = torch.arange(len(one), device=one.device) // int(spans[0]) == 1
-    if bool(moved[~of_row_1].any()):
+    of_row = torch.arange(len(one), device=one.device) // int(spans[0]) == row
+    if bool(moved[~of_row].any()):
         return None
     return Reads(one.dim(), flat=spans[0] > 1), bool(moved.any())
 

@@ -108,7 +108,7 @@ class Encoder:
             placeholder = getattr(self.processor, "image_token", None) or ""
             in_front = "" if placeholder in prompt.text else placeholder * len(prompt.pictures)
             return in_front + prompt.text + (prompt.prefill or "")
-        if self._template_of().chat_template is None:
+        if not self._template_of().chat_template:
             raise PromptError(
                 f"prompt {prompt.id!r} is a conversation, but the tokenizer has no chat template: expected an "
                 "instruct model, or prompts with 'text' instead of 'messages'."
@@ -255,7 +255,7 @@ class Encoder:
             image_end=torch.where(holds, position + 1, 0).amax(dim=1),
             text_of=lambda token: self.tokenizer.decode([token]),
         )
-        images = joined_images([one.images for one in encoded], by_row=self.crosses)
+        images = joined_images([one.images for one in encoded])
         rows = tuple(row for row, one in enumerate(encoded) for _ in range(one.n_images))
         inputs = {"input_ids": input_ids, "attention_mask": real.long(), **per_token, **images}
         return Batch(tuple(encoded), inputs, tokens, rows, self, side)

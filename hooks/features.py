@@ -27,8 +27,6 @@ LIMIT = 2**30  # bytes of features that are kept
 _ENTRY = "get_image_features"
 _UNUSED = ("last_hidden_state", "hidden_states", "attentions")  # of the tower itself; the language model reads the rest
 
-Piece = tuple[str, dict[str, Tensor]]  # a hash of the pixels, and the inputs of one image, or of one prompt's images
-
 
 class _NotUnderstood(Exception):
     """The features cannot be put together from those of single images."""
@@ -49,7 +47,7 @@ class ImageFeatures:
         self.plain_because: str | None = None if owners else "the model has no get_image_features"
         self._language = {id(part) for block in language_blocks for part in block.modules()}
         self._kept: OrderedDict[Any, tuple[Any, int]] = OrderedDict()
-        self._pieces: Any = WeakIdKeyDictionary()
+        self._digests: Any = WeakIdKeyDictionary()
 
     @property
     def bytes(self) -> int:
@@ -95,23 +93,22 @@ class ImageFeatures:
             raise _NotUnderstood(f"it is asked with {sorted(given)}, which is not what the processor gave")
         if any(given[name].shape != batch.inputs[name].shape for name in given):
             raise _NotUnderstood("its pictures are not those of the batch")
-        pieces = [piece for one in batch.encoded for piece in self._pieces_of(one)]
-        state, listed, fresh = self._state(), [], 0
-        for digest, inputs in pieces:
-            like = given["pixel_values"]
-            key = (digest, str(like.device), like.dtype, state)
-            if key not in self._kept:
-                mine = {name: inputs[name].to(value.device, value.dtype) for name, value in given.items()}
-                out = original(**{**bound, **mine}, **rest)
-                self._remember(key, out := _slim(out))
-                listed.append(out)
-                fresh += 1
-            else:
-                self._kept.move_to_end(key)
+        state, listed, fresh, like = self._state(), [], 0, given["pixel_values"]
+        for one in batch.encoded:
+            inputs: list[dict[str, Tensor]] = []
+            for n, digest in enumerate(self._digests_of(one)):
+                key = (digest, str(like.device), like.dtype, state)
+                if key in self._kept:
+                    self._kept.move_to_end(key)
+                else:
+                    inputs = inputs or image_inputs(one)
+                    mine = {name: inputs[n][name].to(value.device, value.dtype) for name, value in given.items()}
+                    self._remember(key, _slim(original(**{**bound, **mine}, **rest)))
+                    fresh += 1
                 listed.append(self._kept[key][0])
         joined = _joined_outputs(listed)
         self.computed += fresh
-        self.reused += len(pieces) - fresh
+        self.reused += len(listed) - fresh
         self._forget()
         return joined
 
@@ -122,13 +119,13 @@ class ImageFeatures:
         while self._kept and self.bytes > self.limit:
             self._kept.popitem(last=False)
 
-    def _pieces_of(self, one: Encoded) -> list[Piece]:
+    def _digests_of(self, one: Encoded) -> list[str]:
         pixels = one.images.get("pixel_values")
         if pixels is None:
             return []
-        if pixels not in self._pieces:
-            self._pieces[pixels] = [(_digest(inputs), inputs) for inputs in image_inputs(one)]
-        return self._pieces[pixels]
+        if pixels not in self._digests:  # only hashes are kept: the pixels belong to whoever holds the prompt
+            self._digests[pixels] = [_digest(inputs) for inputs in image_inputs(one)]
+        return self._digests[pixels]
 
     def _state(self) -> tuple[Any, ...]:
         """What the features depend on besides the pixels: the weights outside the language blocks, and the adapters
@@ -162,8 +159,9 @@ def image_inputs(one: Encoded) -> list[dict[str, Tensor]]:
     if grid is not None and set(images) == {"pixel_values", "image_grid_thw"}:
         parts = images["pixel_values"].split([int(size) for size in grid.prod(dim=-1)])
         return [{"pixel_values": part, "image_grid_thw": grid[i : i + 1]} for i, part in enumerate(parts)]
-    # `batch_num_images`: how an image is cut depends on how many there are (LLaVA-OneVision).
-    if grid is None and "batch_num_images" not in images and all(len(value) == n for value in images.values()):
+    # Not where one prompt's images are cut together, which shows in an input with another number of entries: tiles of all
+    # images in a row (InternVL, Idefics3), or the number of images itself (LLaVA-OneVision).
+    if grid is None and all(len(value) == n for value in images.values()):
         return [_trimmed({name: value[i : i + 1] for name, value in images.items()}) for i in range(n)]
     return whole
 

@@ -71,7 +71,7 @@ def processed(processor: Any, prompt: Prompt, rendered: str, image_token_id: int
             raise
         raise PromptError(f"prompt {prompt.id!r}: the model's processor refuses it ({error}).") from error
     ids = out.pop("input_ids")[0]
-    if prompt.prefill and not processor.tokenizer.decode(ids).rstrip().endswith(prompt.prefill.rstrip()):
+    if prompt.prefill and not processor.tokenizer.decode(ids).rstrip(" ").endswith(prompt.prefill.rstrip(" ")):
         raise PromptError(
             f"prompt {prompt.id!r}: the processor writes text after the prefill {prompt.prefill[:40]!r}, so the answer "
             "would not begin with it: expected a prompt without prefill."
@@ -109,20 +109,14 @@ def joined_tokens(
     return out
 
 
-def joined_images(rows: Sequence[dict[str, Tensor]], *, by_row: bool) -> dict[str, Tensor]:
+def joined_images(rows: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """The picture inputs of all rows, one after the other along dim 0; smaller pictures and fewer tiles get zeros
-    behind them, which is what the processors themselves pad with. `by_row`: dim 0 counts prompts, so a row without
-    pictures has an entry of zeros."""
+    behind them, which is what the processors themselves pad with."""
     out = {}
     for name in sorted({name for images in rows for name in images}):
-        given = [images.get(name) for images in rows]
-        shapes = [tuple(one.shape[1:]) for one in given if one is not None]
-        rest = tuple(max(sides) for sides in zip(*shapes, strict=True))
-        like = next(one for one in given if one is not None)
-        blank = like.new_zeros((1, *rest)) if by_row else like.new_zeros((0, *rest))
-        out[name] = torch.cat([blank if one is None else _padded(one, rest) for one in given])
-    if by_row and "aspect_ratio_mask" in out:  # attention over no tile at all is undefined: the first one counts
-        out["aspect_ratio_mask"][..., 0] = 1
+        given = [images[name] for images in rows if name in images]
+        rest = tuple(max(sides) for sides in zip(*(one.shape[1:] for one in given), strict=True))
+        out[name] = torch.cat([_padded(one, rest) for one in given])
     return out
 
 

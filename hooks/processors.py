@@ -46,8 +46,8 @@ def load_processor(name: str, revision: str | None = None) -> Any:
         if kind is None or (has_torchvision and not _asks_for_num2words(kind)):
             return AutoProcessor.from_pretrained(name, revision=revision)
         return _pictures_only(kind, name, revision)
-    except ImportError as error:
-        if has_torchvision:
+    except (ImportError, ValueError) as error:
+        if has_torchvision or "torchvision" not in str(error):
             raise
         raise ImportError(
             f"the pictures of {name} cannot be read with pillow alone ({_first_line(error)}): expected torchvision, by "

@@ -38,12 +38,13 @@ def image_encoder_of(model: Any) -> tuple[nn.Module, int | None]:
         vision, model_is_tower = model.config, True
     if vision is None:
         raise UnsupportedArchitecture(f"{type(model).__name__} has no vision tower: its config has no vision_config.")
-    widths = getattr(vision, "hidden_sizes", None)
-    if isinstance(widths, list | tuple) and len(set(widths)) > 1:
-        raise UnsupportedArchitecture(
-            f"{type(model).__name__}: its image encoder has stages of different widths {list(widths)} (convolutions or "
-            "a hierarchy): there is no single residual stream."
-        )
+    for name in ("hidden_sizes", "depths"):
+        stages = getattr(vision, name, None)
+        if isinstance(stages, list | tuple) and len(stages) > 1:
+            raise UnsupportedArchitecture(
+                f"{type(model).__name__}: its image encoder has stages ({name} {list(stages)}: convolutions or a "
+                "hierarchy), between which the width changes: there is no single residual stream."
+            )
     depth = _stated(vision)
     if model_is_tower:
         return model, depth
@@ -105,6 +106,15 @@ def windows(config: Any) -> dict[str, Any]:
     if not isinstance(window, int) or (kinds is not None and "sliding_attention" not in kinds):
         return {}
     return {"sliding_window": window, "layer_types": list(kinds or [])}
+
+
+def refuse_two_streams(config: Any) -> None:
+    """Raises UnsupportedArchitecture for encoder-decoders, whose prompts stand in one stream and answers in another."""
+    if getattr(config, "is_encoder_decoder", False):
+        raise UnsupportedArchitecture(
+            f"{type(config).__name__} is an encoder-decoder: prompts pass the encoder and answers the decoder, so no "
+            "token scope covers both. hooks.blocks.find_blocks finds the decoder's blocks for hooks of your own."
+        )
 
 
 def refuse_packed(module: nn.Module) -> None:

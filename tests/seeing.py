@@ -57,7 +57,7 @@ class Seen:
         self.family = family
         self.folder = FAMILIES[family]().save(folder)
         self.model = load_model(folder)
-        sizes = {"square": (32, 32), "wide": (16, 40), "tall": (40, 24)}
+        sizes = {"square": (32, 32), "wide": (16, 40), "tall": (40, 16)}
         self.pictures = {name: folder / f"{name}.png" for name in sizes}
         for seed, (name, size) in enumerate(sizes.items()):
             paint(self.pictures[name], size, seed)

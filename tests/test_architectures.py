@@ -38,6 +38,9 @@ def test_as_many_families_as_the_design_asks_for(kind, check):
     assert len(names) - len(set(without)) >= GOALS[kind][check]
 
 
+@pytest.mark.skipif(
+    not zoo.MEASURED, reason="zoo_expected.py is of transformers 5.23: measure again with zoo_report.py"
+)
 def test_every_expectation_is_of_a_family_that_exists():
     known = {(kind, name) for kind in GOALS for name in zoo.families(kind)}
     assert set(EXPECTED) | set(NOT_BUILT) <= known

@@ -11,7 +11,7 @@ import zoo_table
 from zoo_checks import Failed
 from zoo_inputs import text_inputs
 from zoo_pictures import example, image_inputs
-from zoo_product import check_product, check_sites
+from zoo_product import check_product, check_sites, loaded
 
 from hooks.blocks import UnsupportedArchitecture, find_blocks
 from hooks.stream import find_stream
@@ -124,20 +124,20 @@ def test_the_product_check_fails_on_a_product_that_is_a_layer_off(llama, layers,
     from hooks.backends.hf import HuggingFaceModel
     from hooks.site import Site
 
-    assert check_product(llama, layers) == ""
+    assert check_product(loaded(llama), layers) == ""
     honest = HuggingFaceModel.spot
     early = lambda self, site, **more: honest(self, Site(max(0, site.layer - 1), site.point, site.tower), **more)  # noqa: E731
     monkeypatch.setattr(HuggingFaceModel, "spot", early)
     with pytest.raises(Failed, match="not what plain hooks read"):
-        check_product(llama, layers)
+        check_product(loaded(llama), layers)
 
 
 def test_the_sites_check_fails_on_sites_that_are_not_the_parts_of_the_stream(llama, monkeypatch):
     from hooks.backends.hf import HuggingFaceModel
     from hooks.site import Site
 
-    assert check_sites(llama) == ""
-    assert check_sites(zoo.build("causal", "gptj")) == "refused in 4 of 4 blocks"
+    assert check_sites(loaded(llama)) == ""
+    assert check_sites(loaded(zoo.build("causal", "gptj"))) == "refused in 4 of 4 blocks"
     honest = HuggingFaceModel.spot
     for wrong, instead in (("attn_out", "mlp_out"), ("mlp_out", "attn_out")):
         taken = {wrong: instead}
@@ -146,7 +146,7 @@ def test_the_sites_check_fails_on_sites_that_are_not_the_parts_of_the_stream(lla
         )
         monkeypatch.setattr(HuggingFaceModel, "spot", swap)
         with pytest.raises(Failed, match=f"{wrong} is not"):
-            check_sites(llama)
+            check_sites(loaded(llama))
 
 
 @pytest.mark.parametrize(
@@ -164,6 +164,23 @@ def test_streams_of_odd_shape(name, axes, widths, copies, prefix):
     layout = find_stream(zoo.build("causal", name)).layout
     assert layout is not None
     assert (layout.axes, layout.widths, layout.copies, layout.prefix) == (axes, widths, copies, prefix)
+
+
+@pytest.mark.parametrize(
+    ("passed", "reason"),
+    [
+        (lambda blocks: blocks[::-1], "no module list whose blocks fire once, in order"),
+        (lambda blocks: blocks * 2, "looped"),
+    ],
+)
+def test_blocks_that_fire_in_another_order_or_twice_are_refused(llama, passed, reason):
+    class Reordered(torch.nn.ModuleList):
+        def __getitem__(self, index):  # what the model's forward passes through; the list itself stays as it is
+            return passed(list(self)) if isinstance(index, slice) else super().__getitem__(index)
+
+    llama.model.layers = Reordered(list(llama.model.layers))
+    with pytest.raises(UnsupportedArchitecture, match=reason):
+        find_blocks(llama)
 
 
 def test_cross_attention_blocks_are_skipped_by_text_alone():

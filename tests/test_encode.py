@@ -188,3 +188,99 @@ def test_pictures_of_all_kinds_are_read_as_rgb(gemma3, tmp_path):
         Image.new(mode, (20, 30)).save(tmp_path / f"{mode}.png")
     batch = gemma3.encode([chat(mode, tmp_path / f"{mode}.png") for mode in ("L", "RGBA", "P", "1")])
     assert batch.inputs["pixel_values"].shape == (4, 3, 32, 32)
+
+
+# Tokenizers in Python, which have no offsets.
+
+
+class Slow:
+    """A tokenizer without offsets; in "merging" ones, a letter and the "<" behind it are one token."""
+
+    is_fast = False
+
+    def __init__(self, merging: bool) -> None:
+        self._fast, self._merging = byte_tokenizer(), merging
+
+    def __getattr__(self, name):
+        return getattr(self._fast, name)
+
+    def __call__(self, text, add_special_tokens=True, **options):
+        assert "return_offsets_mapping" not in options, "there are none"
+        ids = self._fast(text, add_special_tokens=add_special_tokens)["input_ids"]
+        joint = (self._fast.convert_tokens_to_ids("i"), self._fast.convert_tokens_to_ids("<end>"))
+        out = []
+        for token in ids:
+            merges = self._merging and out and (out[-1], token) == joint
+            out[-1:] = [999] if merges else [*out[-1:], token]
+        return {"input_ids": out}
+
+
+@pytest.mark.parametrize("text", ["hi", "hi there", "x"])
+@pytest.mark.parametrize("merging", [False, True])
+def test_a_tokenizer_without_offsets_knows_where_the_instruction_ends(encoder, text, merging):
+    slow, prompt = Encoder(Slow(merging)), chat("a", text, prefill="ok")
+    one, fast = slow.encode(prompt), encoder.encode(prompt)
+    tail = one.input_ids[one.instruction_end :].tolist()
+    whole = encoder.tokenizer("<end><turn>assistant:ok", add_special_tokens=False)["input_ids"]
+    if merging and text == "hi":  # "i<end>" is one token, which begins in the instruction
+        assert 999 in one.input_ids[: one.instruction_end].tolist() and tail == whole[1:]
+    else:
+        assert tail == whole and one.instruction_end == fast.instruction_end
+    mask = slow.collate([one]).tokens.mask("post_instruction")
+    assert int(mask.sum()) == len(tail) > 0
+
+
+# Pictures.
+
+
+def test_raw_text_shows_pictures_where_its_placeholders_are(gemma3, picture):
+    """Prompts for models without a chat template; without a placeholder the pictures come first."""
+    encoder = gemma3.encoder
+    within = encoder.encode(Prompt("a", text="in <boi> this", pictures=(picture,)))
+    front = encoder.encode(Prompt("a", text=" this", pictures=(picture,)))
+    image = "\n\n<boi>" + "<img>" * 4 + "<eoi>\n\n"
+    assert shown(encoder, within.input_ids) == f"in {image} this" and within.n_images == 1
+    assert shown(encoder, front.input_ids) == f"{image} this"
+    with pytest.raises(PromptError, match="'a' has 2 images and 1 times the placeholder '<boi>'"):
+        encoder.encode(Prompt("a", text="in <boi> this", pictures=(picture, picture)))
+
+
+def test_pictures_of_raw_text_count_in_its_content(picture, tmp_path):
+    other = tmp_path / "other.png"
+    Image.new("RGB", (8, 8)).save(other)
+    hashes = {
+        Prompt("a", text="t", pictures=shown).content_hash for shown in [(), (picture,), (other,), (other, picture)]
+    }
+    assert len(hashes) == 4
+    with pytest.raises(PromptError, match="pictures go with raw text: expected images as parts of a message"):
+        Prompt("a", (Message("user", ("hi",)),), pictures=(picture,))
+
+
+def test_what_the_processor_refuses_is_a_prompt_error(gemma3, picture, monkeypatch):
+    def truncates(text, text_inputs, modalities):
+        raise ValueError("Mismatch in `image` token count between text and `input_ids`")
+
+    monkeypatch.setattr(gemma3.encoder.processor, "_check_special_mm_tokens", truncates)
+    with pytest.raises(PromptError, match=r"prompt 'a': the model's processor refuses it .*Mismatch in `image` token"):
+        gemma3.encode([chat("a", picture)])
+
+
+def test_image_tokens_that_went_missing_are_seen(gemma3, picture):
+    """A processor and a model of different checkpoints: the ids hold none of the config's image tokens."""
+    encoder = Encoder(gemma3.tokenizer, gemma3.encoder.processor, image_token_id=8)
+    with pytest.raises(PromptError, match="'a' has 1 images and 0 tokens with the id 8, which is the config's"):
+        encoder.encode(chat("a", picture))
+
+
+def test_a_prefill_that_the_processor_writes_behind_is_refused(gemma3, picture, monkeypatch):
+    kind = type(gemma3.encoder.processor)
+    layout = kind.prepare_inputs_layout
+
+    def with_newline(self, images=None, text=None, **options):
+        return layout(self, images=images, text=[one + "\n" for one in text], **options)
+
+    assert gemma3.encode([chat("a", picture, prefill="It is ")]), "the meta-test"
+    monkeypatch.setattr(kind, "prepare_inputs_layout", with_newline)
+    assert gemma3.encode([chat("a", picture)])
+    with pytest.raises(PromptError, match="writes text after the prefill 'It is '"):
+        gemma3.encode([chat("a", picture, prefill="It is ")])

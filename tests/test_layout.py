@@ -75,3 +75,23 @@ def test_widths_of_the_batchs_own_size_are_no_rows():
     """d_model 2 or 5 equals the rows or positions of one forward; the other forward tells them apart."""
     assert measured((2, 5, 2), FIRST, (3, 7, 2), SECOND) == Layout(("row", "pos", "width"), (2,))
     assert measured((2, 5, 5), FIRST, (3, 7, 5), SECOND) == Layout(("row", "pos", "width"), (5,))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [((2, 10, 6), (3, 7, 6)), ((2, 5, 6), (3, 14, 6)), ((2, 9, 6), (3, 12, 6)), ((2, 4, 6), (3, 6, 6))],
+    ids=["two copies, then one", "one copy, then two", "a prefix that grows", "fewer positions than tokens"],
+)
+def test_an_axis_that_follows_the_positions_differently_each_time_is_no_position_axis(first, second):
+    """Copies and prefix must be the same in both forwards; taken from one alone they would cut rows at wrong places."""
+    assert measured(first, FIRST, second, SECOND) is None
+
+
+@pytest.mark.parametrize("name", [name for name in FORMS if name != "plain"])
+def test_going_back_does_not_write_into_the_models_own_tensor(name):
+    """Others may hold it: what was kept of it before the edit, a cache, the block's own residual sum."""
+    streams, model, _ = FORMS[name]
+    layout, own = layout_of(name), model(example(streams, 2, 5)).clone()
+    before = own.clone()
+    layout.back(layout.rows(own, 2, 5) + 1, own)
+    assert torch.equal(own, before)

@@ -5,6 +5,7 @@ import re
 import pytest
 import torch
 from own_hooks import hooks_left
+from seeing import FAMILIES as SEEING
 from tiny_models import FAMILIES
 
 from hooks.checks import QUICK
@@ -275,3 +276,17 @@ def test_the_table_and_the_record():
         "a model", "one        ok       fine", "the other  BROKEN   off by 3", "c          skipped  -"]  # fmt: skip
     assert checkup.record() == {"one": [True, "fine"], "the other": [False, "off by 3"], "c": [None, "-"]}
     assert not checkup.passed and Checkup("m", checkup.checks[::2]).passed
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3_vl", "gemma3"])
+def test_doctor_prints_its_table_for_a_checkpoint_of_the_users_own(family, tmp_path, capsys):
+    if family == "llama":
+        for part in FAMILIES["llama"]()[:2]:
+            part.save_pretrained(tmp_path)
+    else:
+        SEEING[family]().save(tmp_path)
+    assert main(["doctor", str(tmp_path)]) == 0
+    table = capsys.readouterr().out
+    found = dict(re.findall(rf"^({'|'.join(ALL)}) +(ok|skipped|BROKEN)", table, re.M))
+    skipped = {name for name, verdict in found.items() if verdict == "skipped"}
+    assert list(found) == ALL and skipped == {"adapter"} | ({"image"} if family == "llama" else set()), table

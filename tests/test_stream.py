@@ -242,6 +242,7 @@ def test_an_image_encoder_by_itself_is_a_vision_tower():
 
 
 def test_stages_of_different_widths_are_no_stream():
-    model = Seeing(vision_config=SimpleNamespace(depth=3, hidden_sizes=[8, 16, 32]))
-    with pytest.raises(UnsupportedArchitecture, match=r"stages of different widths \[8, 16, 32\]"):
-        find_blocks(model, "vision")
+    for name, stages in [("hidden_sizes", [8, 16, 32]), ("depths", [2, 2, 6])]:
+        model = Seeing(vision_config=SimpleNamespace(depth=3, **{name: stages}))
+        with pytest.raises(UnsupportedArchitecture, match=rf"stages \({name} .*no single residual stream"):
+            find_blocks(model, "vision")

@@ -6,7 +6,7 @@ import torch
 from own_hooks import everything
 from seeing import FAMILIES, Seen, far, paint
 
-from hooks.prompt import PromptError
+from hooks.prompt import Prompt, PromptError
 from hooks.site import Site
 
 # float32 sums in another order where a row is padded; the worst of the families was 2e-6.
@@ -140,3 +140,17 @@ def test_rows_that_may_not_share_a_batch_are_refused(seen):
     assert kinds == {1, 2} and seen.model.encoder.batch_kind(seen.prompt("none", "what")) == 0
     with pytest.raises(PromptError, match="one batch has prompts with 1 and 2 images: expected the same number"):
         seen.model.encode([one, two])
+
+
+def test_pitfall_09_one_bos_where_tokenizer_and_processor_both_write_it(tmp_path):
+    """Mllama's processor puts a BOS in front of raw text, and so may its tokenizer."""
+    from tokenizers.processors import TemplateProcessing
+
+    mllama = Seen("mllama", tmp_path)
+    encoder = mllama.model.encoder
+    bos = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 2)])
+    encoder.processor.tokenizer._tokenizer.post_processor = bos
+    ids = encoder.encode(Prompt("p", text="see <img>", pictures=(mllama.pictures["square"],))).input_ids.tolist()
+    assert ids[0] == 2 and ids.count(2) == 1
+    with pytest.raises(PromptError, match="begins with two BOS tokens"):
+        encoder.encode(Prompt("p", text="<bos>see <img>", pictures=(mllama.pictures["square"],)))

@@ -54,7 +54,8 @@ class Family(NamedTuple):
         )
         if self.videos:
             (folder / "video_preprocessor_config.json").write_text(json.dumps({"video_processor_type": self.videos}))
-        (folder / "chat_template.jinja").write_text(self.template)
+        if self.template:
+            (folder / "chat_template.jinja").write_text(self.template)
         return folder
 
 

@@ -11,7 +11,8 @@ _PARENT = "a drafter that runs on the cache of a parent model"
 _LEAK = "stream does not carry everything"
 _CONV = "stages of convolutions or of changing width: no stream of [picture, patch, width]"
 _STAGES = "bit convnext convnextv2 dinov3_convnext focalnet glpn mobilevit poolformer pvt regnet resnet segformer"
-_FLAT = "hiera mobilenet_v1 mobilenet_v2 swiftformer"
+_STAGES += " hiera swiftformer swinv2"
+_FLAT = "mobilenet_v1 mobilenet_v2"
 _GATED = ("does not read", "gated cross-attention stands between the blocks, and changes what one passes on")
 _NO_TOWER = "has no vision tower"
 _ENCODED = "the prompt goes to the encoder, the stream is the decoder's: plain prompts do not say both"
@@ -73,8 +74,8 @@ EXPECTED: dict[tuple[str, str], dict[str, tuple[str, str]]] = {
     },
     ("image-text", "emu3"): {"vision": (_NO_TOWER, "pictures become tokens")},
     ("image-text", "florence2"): {
-        "product": ("", _ENCODED),
-        "vision": ("found lists of", "stages of convolutions"),
+        "product": ("encoder-decoder", _ENCODED),
+        "vision": ("has stages", "stages of convolutions"),
     },
     ("image-text", "fuyu"): {"vision": (_NO_TOWER, "patches go straight into the language model")},
     ("image-text", "gemma4"): {"patch": (_LEAK, "token embeddings are added in every layer; late layers share K/V")},
@@ -86,11 +87,11 @@ EXPECTED: dict[tuple[str, str], dict[str, tuple[str, str]]] = {
         "generate": ("input_ids", "its generate takes the picture alone"),
         "lora": ("get_input_embeddings", "peft does not wrap it"),
     },
-    ("image-text", "t5gemma2"): {"product": ("", _ENCODED)},
+    ("image-text", "t5gemma2"): {"product": ("encoder-decoder", _ENCODED)},
     ("image-text", "udop"): {"vision": (_NO_TOWER, "patches join the text encoder")},
     ("image-text", "unlimited_ocr"): {"vision": ("found lists of", "two encoders in a row")},
     ("vision", "yolos"): {"vision": ("does not read", "position embeddings are added between the blocks")},
-    **{("vision", name): {"vision": ("different widths", _CONV)} for name in _STAGES.split()},
+    **{("vision", name): {"vision": ("has stages", _CONV)} for name in _STAGES.split()},
     **{("vision", name): {"vision": ("found lists of", _CONV)} for name in _FLAT.split()},
     ("vision", "gemma4_vision"): {"vision": (_NO_TOWER, "nothing in it says that it reads pictures")},
     ("vision", "kimi_k25_vision"): {"vision": (_NO_TOWER, "nothing in it says that it reads pictures")},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,14 +37,19 @@ def by_hand(tensor: Tensor, rows: int, length: int) -> Tensor:
     return tensor.flatten(2)
 
 
-def check_product(module: nn.Module, blocks: Sequence[nn.Module]) -> str:
-    """Every residual, and the logits under an edit of each row's own real positions, are those of plain hooks."""
-    model = load_model(module, byte_tokenizer(), check=False)
+def loaded(module: nn.Module) -> Any:
+    return load_model(module, byte_tokenizer(), check=False)
+
+
+def check_product(model: Any, blocks: Sequence[nn.Module]) -> str:
+    """Every residual of a loaded model, and its logits under an edit of one row, are those of plain hooks."""
+    module = model.module
     batch = model.encode(PROMPTS).padded("right")
     rows, length = batch.inputs["input_ids"].shape
     need(model.n_layers == len(blocks), f"the model has {model.n_layers} layers")
-    inputs = {name: value for name, value in batch.inputs.items() if name in model._accepts}
-    plain = {"use_cache": False} if "use_cache" in model._accepts else {}
+    accepted = inspect.signature(module.forward).parameters
+    inputs = {name: value for name, value in batch.inputs.items() if name in accepted}
+    plain = {"use_cache": False} if "use_cache" in accepted else {}
     with watching(blocks) as seen, torch.no_grad():
         base = module(**inputs, **plain).logits
     sites = {Site(layer, "resid_post"): kept for layer in seen.order}
@@ -59,10 +65,9 @@ def check_product(module: nn.Module, blocks: Sequence[nn.Module]) -> str:
     return _edited(model, module, blocks, batch, inputs | plain, seen, base, last)
 
 
-def check_sites(module: nn.Module) -> str:
+def check_sites(model: Any) -> str:
     """`resid_pre + attn_out = resid_mid` and `resid_mid + mlp_out = resid_post` on every block that has them; a block
     without them refuses, and the answer names it."""
-    model = load_model(module, byte_tokenizer(), check=False)
     batch = model.encode(PROMPTS).padded("right")
     real, refused = batch.tokens.position >= 0, []
     for layer in sorted(set(range(model.n_layers)) - model.towers["language"].skipped):
@@ -91,10 +96,6 @@ def _edited(
         return torch.stack([resid[0], step(resid[1])])
 
     def by_plain_hook(tensor: Tensor) -> Tensor:
-        need(by_hand(tensor, rows, length).shape == (*tensor.shape[:2], model.d_model), "skip")
-        return second_row_plain(tensor)
-
-    def second_row_plain(tensor: Tensor) -> Tensor:
         return torch.stack([tensor[0], step(tensor[1])])
 
     got = model.run(batch, edits={Site(layer, "resid_post"): [second_row]}).logits

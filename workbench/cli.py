@@ -35,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor = command("doctor", _doctor, "check a model before believing its numbers", "workbench doctor ./my-model")
     doctor.add_argument("model", help="checkpoint folder or hub name")
     doctor.add_argument("--adapter", help="LoRA folder")
+    doctor.add_argument("--backend", help="hf (the default), transformer_lens or nnsight")
     doctor.add_argument("--quick", action="store_true", help="what a large model is asked on load: a few forwards")
 
     capture = command(
@@ -82,7 +83,7 @@ def _doctor(a: argparse.Namespace) -> int:
     import workbench as wb
 
     # Loaded unchecked: the table is wanted above all of a model that would be refused.
-    checkup = wb.doctor(wb.load_model(a.model, adapter=a.adapter, check=False), quick=a.quick)
+    checkup = wb.doctor(wb.load_model(a.model, adapter=a.adapter, backend=a.backend, check=False), quick=a.quick)
     print(checkup)
     return 0 if checkup.passed else 3
 

@@ -28,6 +28,7 @@ from hooks.prompt import Prompt
 from hooks.site import Site
 from hooks.spot import Spot
 from hooks.stream import ResidualStream
+from hooks.structure import refuse_two_streams
 from hooks.tower_rows import vision_view
 from hooks.view import View, text_view
 
@@ -54,6 +55,7 @@ class HuggingFaceModel:
     ) -> None:
         """`wrapper` is another library's own object around the module; here there is none."""
         config: Any = module.config
+        refuse_two_streams(config)
         self.module = module
         self.name = name
         self.identity = identity

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,7 +77,7 @@ def read_out(
     k: int = 10,
     layer: int | Site | str | Sequence[int | Site | str] | None = None,
     *,
-    through: Literal["tail", "model"] = "tail",
+    through: str = "tail",
     prompts: str | Path | Iterable[Prompt] | None = None,
     coefficient: float | int = 1.0,
     at: Scope = "all",

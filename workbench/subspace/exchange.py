@@ -42,7 +42,8 @@ def save_directions(v: Directions | Subspace, path: str | Path) -> Path:
             f"save_directions({kind}, {path.name}): expected Directions or a Subspace, and a name that ends in "
             ".safetensors."
         )
-    arrays = {name: np.array(value) for name in _ARRAYS[kind] if (value := getattr(v, name)) is not None}
+    # safetensors writes memory as it lies, whatever the strides say.
+    arrays = {name: np.ascontiguousarray(value) for name in _ARRAYS[kind] if (value := getattr(v, name)) is not None}
     facts = {name: _plain(getattr(v, name)) for name in _FACTS[kind]}
     if kind == "Subspace":
         facts["skipped"] = {str(site): reason for site, reason in facts["skipped"].items()}

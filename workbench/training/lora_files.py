@@ -46,7 +46,8 @@ def _of_folder(folder: Path) -> LoraFactors:
     for key, a in stored.items():
         match = re.fullmatch(r"(.+)\.lora_(embedding_)?A(\.weight)?", key)
         if match is None:
-            if not re.search(r"\.lora_(embedding_)?B", key):
+            # peft copies the base's own embedding beside its factors; `load_model` refuses one that differs.
+            if not re.search(r"\.lora_(embedding_)?B|\.base_layer\.weight$", key):
                 left_out[key] = "a whole tensor, not factors"
             continue
         module, b = match[1], stored[key.replace("lora_A", "lora_B").replace("lora_embedding_A", "lora_embedding_B")]
