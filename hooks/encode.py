@@ -168,9 +168,22 @@ class Encoder:
             # Tokenizer and processor both put it there (Mllama).
             read = processed(self.processor, prompt, rendered, self.image_token_id, False)
         for name in self.per_token_names:
-            read.per_token.setdefault(name, torch.zeros_like(read.ids))
-            read.continued.setdefault(name, torch.zeros_like(read.ids[0]))
+            if name not in read.per_token:
+                read.per_token[name] = torch.zeros_like(read.ids)
+                read.continued[name] = torch.full_like(read.ids[0], int(self._prefixes))
         return read
+
+    @cached_property
+    def _prefixes(self) -> bool:
+        """True where a prompt is a prefix that is read both ways, and what comes behind it has type 1 (PaliGemma): such
+        a processor types the whole of a prompt with a picture 0, the picture too."""
+        from PIL import Image
+
+        if not self._needs_images:
+            return False
+        text = f"{getattr(self.processor, 'image_token', '')}a"
+        out = self.processor(text=[text], images=[[Image.new("RGB", (64, 64))]], return_tensors="pt")
+        return "token_type_ids" in out and not bool(out["token_type_ids"].any())
 
     @cached_property
     def _needs_images(self) -> bool:

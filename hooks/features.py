@@ -159,8 +159,8 @@ def image_inputs(one: Encoded) -> list[dict[str, Tensor]]:
     if grid is not None and set(images) == {"pixel_values", "image_grid_thw"}:
         parts = images["pixel_values"].split([int(size) for size in grid.prod(dim=-1)])
         return [{"pixel_values": part, "image_grid_thw": grid[i : i + 1]} for i, part in enumerate(parts)]
-    # Not where one prompt's images are cut together, which shows in an input with another number of entries: tiles of all
-    # images in a row (InternVL, Idefics3), or the number of images itself (LLaVA-OneVision).
+    # Not where a prompt's images are cut together, which shows in an input with another number of entries: the tiles of
+    # all images in a row (InternVL, Idefics3), or the number of images itself (LLaVA-OneVision).
     if grid is None and all(len(value) == n for value in images.values()):
         return [_trimmed({name: value[i : i + 1] for name, value in images.items()}) for i in range(n)]
     return whole

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from hooks.prompt import PromptError, read_prompts
 
@@ -23,13 +24,17 @@ def test_the_scripts_of_the_readme_run_as_printed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     scripts = blocks("python")
-    assert len(scripts) == 2
+    assert len(scripts) == 3
     for script in scripts:
         exec(compile(script, "README.md", "exec"), names)
     assert {row["layer"] for row in names["table"].rows(control=None)} == {None, 0, 1, 2, 3, 4, 5}
     assert "Where the numbers come from" in (tmp_path / "ablation.html").read_text()
     assert len(names["texts"]) == len(read_prompts(names["world"].questions))
     assert all(text.edited for text in names["texts"])
+    assert names["logits"].shape[0] == 12 and not torch.equal(names["logits"][:4], names["logits"][4:8])
+    assert set(names["parts"].sites) == {"attn_out:2", "resid_mid:2", "projector:0"} and len(names["parts"]) > 0
+    assert len(names["promoted"].promoted[0]) == 10 and any(factor.rank for factor in names["factors"])
+    assert names["lens"].checkup.passed
 
 
 def test_the_prompt_line_of_the_readme_is_readable(tmp_path):

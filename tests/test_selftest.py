@@ -278,7 +278,7 @@ def test_the_table_and_the_record():
     assert not checkup.passed and Checkup("m", checkup.checks[::2]).passed
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3_vl", "gemma3"])
+@pytest.mark.parametrize("family", ["llama", "qwen3_vl", "gemma3", "llava_next", "mllama", "paligemma"])
 def test_doctor_prints_its_table_for_a_checkpoint_of_the_users_own(family, tmp_path, capsys):
     if family == "llama":
         for part in FAMILIES["llama"]()[:2]:

@@ -1,12 +1,16 @@
 """Units of work: what stands in one batch, within which budget; and the lines that follow the work."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
+from conftest import chat
 from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench import progress
 from workbench.progress import Progress, followed
-from workbench.units import SIMILAR, length_sorted
+from workbench.units import SIMILAR, kinds_of, length_sorted
 
 lists = st.lists(st.tuples(st.integers(1, 300), st.booleans()), max_size=60)
 
@@ -41,6 +45,25 @@ def test_a_plan_by_hand():
     assert length_sorted([], 30) == []
     assert length_sorted([10, 7], 100) == [[1], [0]], "7 is less than 0.8 of 10"
     assert length_sorted([10, 8], 100) == [[1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("crosses", "pads", "expected"),
+    [
+        (False, True, [0, 1, 1, 0]),  # text and pictures apart, however many pictures
+        (True, True, [0, 1, 2, 0]),  # each number of pictures by itself
+        (False, False, [0, 1, 2, 3]),  # and each length by itself
+    ],
+    ids=["pictures", "cross-attention", "no padding"],
+)
+def test_prompts_that_may_not_share_a_batch_are_of_different_kinds(crosses, pads, expected):
+    """As partitions: which of four prompts with 0, 1, 2, 0 pictures and 5, 5, 9, 9 tokens are of one kind."""
+    prompts = [chat(str(n), "what", *[Path("a.png")] * count) for n, count in enumerate((0, 1, 2, 0))]
+    encoder = SimpleNamespace(batch_kind=lambda one: len(one.images) if crosses else 0)
+    for side in ("right", "left"):  # padding on either side counts: a unit is both run and generated from
+        model = SimpleNamespace(encoder=encoder, pads={"right": True, "left": True, side: pads})
+        kinds = kinds_of(model, prompts, [5, 5, 9, 9])
+        assert [kinds.index(kind) for kind in kinds] == [expected.index(kind) for kind in expected]
 
 
 def test_a_log_gets_a_line_now_and_then(monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""What one forward may do at a site: how often it fires, what is counted there, and which tokens a tensor belongs to."""
+"""What one forward may do at a site: how often it fires, what is counted, and which tokens a tensor belongs to."""
 
 from dataclasses import replace
 

@@ -57,10 +57,7 @@ def capture(
     listed = as_prompts(prompts)
     wanted = parse_sites(sites, n_layers=model.depths)
     scopes = {tower: _scope_of(at, tower) for tower in {site.tower for site in wanted}}
-    if "vision" in scopes and not any(prompt.images for prompt in listed):
-        raise ValueError(
-            "vision sites are asked for, but no prompt has an image: leave them out, or give such prompts."
-        )
+    _refuse_nothing_to_see(wanted, scopes, listed)
     variants = _variants(model, variants)
     together = together and len(variants) > 1 and model.why_not_by_row(variants) is None
     pools = {site: _Kept(Pool(scopes[site.tower], pool)) for site in wanted}
@@ -109,6 +106,19 @@ def capture(
                 blocks[stream.name].append(_block(stream, kept, pools, batch, of_rows))
         store.commit(unit, {stream.name: _joined(stream, blocks[stream.name]) for stream in streams})
     return store
+
+
+def _refuse_nothing_to_see(wanted: Sequence[Site], scopes: Mapping[str, Scope], prompts: Sequence[Prompt]) -> None:
+    projected = any(site.point == "projector" for site in wanted)
+    if ("vision" in scopes or projected) and not any(prompt.images for prompt in prompts):
+        raise ValueError(
+            "vision sites are asked for, but no prompt has an image: leave them out, or give such prompts."
+        )
+    if projected and scopes["language"] not in ("image", "all"):
+        raise ValueError(
+            f"scope {scope_name(scopes['language'])!r} has no position of the projector's output: expected 'image' or "
+            "'all'. Capture other sites of the language stream into a store of their own."
+        )
 
 
 @dataclass

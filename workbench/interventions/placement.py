@@ -68,7 +68,7 @@ def placed(
 
     Raises ValueError when the vectors are another model's, of another width, or have norm 0 at every site named.
     """
-    _refuse_other_model(found, model, name)
+    refuse_other_model(found, model, name)
     out = []
     injected = model.injected_layers() if layer == "all" else ()
     for site in sites_of(layer, model.n_layers, name, injected):
@@ -81,7 +81,7 @@ def placed(
     return out
 
 
-def _refuse_other_model(found: Directions | Subspace, model: TracedModel, name: str) -> None:
+def refuse_other_model(found: Directions | Subspace, model: TracedModel, name: str) -> None:
     this = str(getattr(model, "identity", {}).get("model", ""))
     mend = "carry them over with wb.fit_transfer(...).map(v)"
     if found.d_model != model.d_model:

@@ -20,8 +20,8 @@ from hooks.model import Where
 from hooks.positions import Scope, checked_scope
 from hooks.prompt import Message, Prompt, PromptError, as_prompts
 from hooks.site import Site
-from workbench.interventions.placement import _refuse_other_model as refuse_other_model
 from workbench.interventions.placement import as_rows
+from workbench.interventions.placement import refuse_other_model as refuse_other_model
 from workbench.subspace.directions import Directions
 from workbench.units import kinds_of, length_sorted
 

@@ -1,0 +1,84 @@
+"""Plain decoding: whatever a checkpoint's generation config holds, an answer is the argmax, and a sample is drawn from
+the model's own distribution."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from hooks.decoding import stop_ids_of, until_stop
+
+# Settings of a checkpoint's generation_config.json, each strong enough to change an answer by itself; `first` is the
+# token that plain decoding begins with.
+GREEDY = {
+    "no_repeat_ngram_size": lambda first: 1,
+    "encoder_no_repeat_ngram_size": lambda first: 1,
+    "min_length": lambda first: 60,
+    "min_new_tokens": lambda first: 7,
+    "bad_words_ids": lambda first: [[first]],
+    "begin_suppress_tokens": lambda first: [first],
+    "forced_bos_token_id": lambda first: first + 1,
+    "forced_eos_token_id": lambda first: 60,
+    "guidance_scale": lambda first: 3.0,
+    "num_beams": lambda first: 3,
+    "do_sample": lambda first: True,
+    "sequence_bias": lambda first: [[[first], -50.0]],
+    "encoder_repetition_penalty": lambda first: 5.0,
+    "exponential_decay_length_penalty": lambda first: [1, 50.0],
+    "max_time": lambda first: 1e-6,
+    "use_cache": lambda first: False,
+}
+SAMPLED = {
+    "temperature": 0.01,
+    "top_p": 0.01,
+    "top_k": 1,
+    "min_p": 0.99,
+    "typical_p": 0.01,
+    "top_h": 0.01,
+    "epsilon_cutoff": 0.5,
+    "eta_cutoff": 0.9,
+}
+
+
+@pytest.mark.parametrize("name", GREEDY)
+def test_no_setting_of_a_checkpoint_changes_a_greedy_answer(llama, prompts, name, monkeypatch):
+    batch = llama.encode(prompts)
+    plain = llama.generate(batch, max_new_tokens=6).token_ids
+    monkeypatch.setattr(llama.module.generation_config, name, GREEDY[name](plain[0][0]))
+    assert llama.generate(batch, max_new_tokens=6).token_ids == plain
+
+
+@pytest.mark.parametrize("name", SAMPLED)
+def test_no_setting_of_a_checkpoint_changes_a_sample(llama, prompts, name, monkeypatch):
+    """A sample is drawn from the model's own distribution: the same seed gives the same tokens."""
+
+    def sample():
+        torch.manual_seed(0)
+        return llama.generate(llama.encode(prompts), max_new_tokens=6, do_sample=True).token_ids
+
+    plain = sample()
+    monkeypatch.setattr(llama.module.generation_config, name, SAMPLED[name])
+    assert sample() == plain
+
+
+@pytest.mark.parametrize("name", SAMPLED)
+def test_a_setting_that_was_asked_for_does_change_a_sample(llama, prompts, name):
+    """The meta-test of the one above: each of these is strong enough to be seen."""
+
+    def sample(**options):
+        torch.manual_seed(0)
+        return llama.generate(llama.encode(prompts), max_new_tokens=6, do_sample=True, **options).token_ids
+
+    assert sample(**{name: SAMPLED[name]}) != sample()
+
+
+def test_stop_tokens_of_a_checkpoint_and_of_its_tokenizer_both_end_a_text():
+    """A list (Gemma, Llama 3), one number, or none: the tokenizer's own is always among them."""
+
+    def of(stated, own):
+        module = torch.nn.Module()
+        module.generation_config = SimpleNamespace(eos_token_id=stated)
+        return stop_ids_of(module, SimpleNamespace(eos_token_id=own))
+
+    assert of([5, 6], 1) == {1, 5, 6} and of(5, 1) == {1, 5} and of(None, 1) == {1} and of(5, None) == {5}
+    assert until_stop([3, 5, 4], of(5, 1)) == [3, 5] and until_stop([3, 4], of(5, 1)) == [3, 4]
