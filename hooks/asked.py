@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -67,8 +68,9 @@ def replaced_by(values: Tensor) -> Any:
 
 
 def distance(a: Tensor, b: Tensor) -> float:
-    """Largest difference, relative to the largest entry of `b`."""
-    return float((a.float() - b.float()).abs().max() / b.float().abs().max().clamp_min(1e-9))
+    """Largest difference, relative to the largest entry of `b`; infinite where either holds what is no number."""
+    off = float((a.float() - b.float()).abs().max() / b.float().abs().max().clamp_min(1e-9))
+    return off if math.isfinite(off) else math.inf
 
 
 def pushed(model: Any, size: float, scope: str = "all") -> Any:

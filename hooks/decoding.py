@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -9,23 +11,26 @@ from torch import Tensor, nn
 
 from hooks.positions import Tokens
 
-# What a checkpoint's own generation config holds besides (Qwen: a repetition penalty) is not asked for: greedy
-# is the argmax of the logits, and a sample is drawn from them.
-PLAIN_DECODING: dict[str, Any] = {
-    "do_sample": False,
-    "num_beams": 1,
-    "repetition_penalty": 1.0,
-    "no_repeat_ngram_size": 0,
-    "encoder_no_repeat_ngram_size": 0,
-    "min_length": 0,
-    "bad_words_ids": None,
-    "suppress_tokens": None,
-    "begin_suppress_tokens": None,
-    "forced_bos_token_id": None,
-    "forced_eos_token_id": None,
-    "guidance_scale": None,
-}
-PLAIN_SAMPLING: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": None, "typical_p": 1.0}
+PLAIN_DECODING: dict[str, Any] = {"do_sample": False, "num_beams": 1}
+PLAIN_SAMPLING: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
+
+
+@contextmanager
+def plain_settings(module: Any) -> Iterator[None]:
+    """While the body generates, the checkpoint's own generation config holds token ids and nothing else: a repetition
+    penalty (Qwen), a bias, another cache or a time limit of its own was not asked for."""
+    from transformers import GenerationConfig
+
+    own = getattr(module, "generation_config", None)
+    if own is None:
+        yield
+        return
+    names = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+    module.generation_config = GenerationConfig(**{name: getattr(own, name, None) for name in names})
+    try:
+        yield
+    finally:
+        module.generation_config = own
 
 
 def refuse_what_moves_rows(options: dict[str, Any]) -> None:
@@ -44,9 +49,9 @@ def refuse_what_moves_rows(options: dict[str, Any]) -> None:
         )
 
 
-def plainly(module: nn.Module, sampling: dict[str, Any], pad_id: int, stop_ids: frozenset[int]) -> dict[str, Any]:
+def plainly(sampling: dict[str, Any], pad_id: int, stop_ids: frozenset[int]) -> dict[str, Any]:
     """The settings of a plain `generate` with `sampling` on top: greedy, unless it asks for samples."""
-    options = {**PLAIN_DECODING, **own_cache(module), "pad_token_id": pad_id, **sampling}
+    options = {**PLAIN_DECODING, "pad_token_id": pad_id, **sampling}
     if options["do_sample"]:
         options = {**PLAIN_SAMPLING, **options}
     if stop_ids:
@@ -61,12 +66,6 @@ def read_off(
     ids = [until_stop(row, stop_ids) for row in written.tolist()]
     finished = [bool(row) and row[-1] in stop_ids for row in ids]
     return [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)], ids, finished
-
-
-def own_cache(module: nn.Module) -> dict[str, Any]:
-    """A checkpoint's wish for another than the dynamic cache does not count either."""
-    wish = getattr(getattr(module, "generation_config", None), "cache_implementation", None)
-    return {} if wish in (None, "dynamic") else {"cache_implementation": "dynamic"}
 
 
 class GeneratesWithoutCache(RuntimeError):

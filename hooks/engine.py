@@ -171,10 +171,11 @@ def forward_hooks(stops: Sequence[Stop], passed: Passed) -> Iterator[None]:
 
     handles = []
     try:
-        # In front of the recorder hooks that transformers leaves behind: they too see the edited stream.
+        # Behind all that others do to an input, so that what is kept is what the block reads; and in front of the
+        # recorder hooks that transformers leaves on outputs: they too see the edited stream.
         for module, side in stops:
             if side == "input":
-                handles.append(module.register_forward_pre_hook(before, prepend=True, with_kwargs=True))
+                handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
             else:
                 handles.append(module.register_forward_hook(after, prepend=True))
         yield

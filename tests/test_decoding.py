@@ -12,13 +12,11 @@ from hooks.decoding import stop_ids_of, until_stop
 # token that plain decoding begins with.
 GREEDY = {
     "no_repeat_ngram_size": lambda first: 1,
-    "encoder_no_repeat_ngram_size": lambda first: 1,
     "min_length": lambda first: 60,
     "min_new_tokens": lambda first: 7,
     "bad_words_ids": lambda first: [[first]],
     "begin_suppress_tokens": lambda first: [first],
-    "forced_bos_token_id": lambda first: first + 1,
-    "forced_eos_token_id": lambda first: 60,
+    "forced_eos_token_id": lambda first: 61,
     "guidance_scale": lambda first: 3.0,
     "num_beams": lambda first: 3,
     "do_sample": lambda first: True,
@@ -40,12 +38,27 @@ SAMPLED = {
 }
 
 
+OPTIONS = {"max_new_tokens": 12, "eos_token_id": list(range(10, 264, 9))}  # some rows end early, one repeats itself
+
+
 @pytest.mark.parametrize("name", GREEDY)
 def test_no_setting_of_a_checkpoint_changes_a_greedy_answer(llama, prompts, name, monkeypatch):
     batch = llama.encode(prompts)
-    plain = llama.generate(batch, max_new_tokens=6).token_ids
+    plain = llama.generate(batch, **OPTIONS).token_ids
     monkeypatch.setattr(llama.module.generation_config, name, GREEDY[name](plain[0][0]))
-    assert llama.generate(batch, max_new_tokens=6).token_ids == plain
+    assert llama.generate(batch, **OPTIONS).token_ids == plain
+
+
+@pytest.mark.parametrize("name", GREEDY)
+def test_a_setting_that_was_asked_for_does_change_a_greedy_answer(llama, prompts, name):
+    """The meta-test of the one above: each of these is strong enough to be seen, or refused by name."""
+    batch = llama.encode(prompts)
+    plain = llama.generate(batch, **OPTIONS).token_ids
+    try:
+        changed = llama.generate(batch, **OPTIONS, **{name: GREEDY[name](plain[0][0])}).token_ids != plain
+    except (ValueError, RuntimeError) as error:
+        changed = name == "num_beams" and "multiplies" in str(error) or name == "use_cache" and "cache" in str(error)
+    assert changed
 
 
 @pytest.mark.parametrize("name", SAMPLED)

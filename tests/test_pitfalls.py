@@ -125,9 +125,15 @@ def test_pitfall_16_a_static_cache_is_refused_and_a_checkpoints_wish_for_one_doe
     seen = {}
     forward = llama.module.generate
     monkeypatch.setattr(llama.module.generation_config, "cache_implementation", "static")
-    monkeypatch.setattr(llama.module, "generate", lambda **options: seen.update(options) or forward(**options))
+    config = llama.module.generation_config
+    monkeypatch.setattr(
+        llama.module,
+        "generate",
+        lambda **options: seen.update(vars(llama.module.generation_config)) or forward(**options),
+    )
     assert llama.generate(batch, max_new_tokens=3).token_ids == plain
-    assert seen["cache_implementation"] == "dynamic"
+    assert seen["cache_implementation"] is None and seen["eos_token_id"] == config.eos_token_id
+    assert llama.module.generation_config is config, "it is the user's again"
 
 
 def test_pitfall_17_the_identity_states_which_layers_see_how_far(gemma3, llama):

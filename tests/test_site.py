@@ -76,6 +76,13 @@ def test_what_is_no_site_is_refused_with_the_mend(act, said):
         act()
 
 
+def test_the_projector_is_a_site_of_the_language_stream_alone():
+    """It is read at the image positions of that stream; a vision site of this name would be the tower's own input."""
+    for name in ("vision.projector", "vision.projector:0", "projector:1"):
+        with pytest.raises(ValueError, match="there is one projector output, 'projector'"):
+            Site.parse(name)
+
+
 def test_a_range_that_runs_backwards_is_refused():
     with pytest.raises(ValueError, match="3-1"):
         parse_sites("resid_post:3-1", n_layers=4)

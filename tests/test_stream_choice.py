@@ -1,4 +1,4 @@
-"""Of several module lists, arguments and outputs the stream is the planted one; what only looks like it is passed by."""
+"""Of several module lists, arguments and outputs the stream is the planted one; what looks like it is passed by."""
 
 from types import SimpleNamespace
 
@@ -205,7 +205,7 @@ def test_blocks_of_different_widths_are_not_one_stream():
 
 
 def test_an_example_may_be_longer_than_was_asked_for():
-    """Pictures make rows longer: positions are counted from the ids, or the rest would be taken for a learned prefix."""
+    """Pictures make rows longer: positions are counted from the ids, or the rest would pass for a learned prefix."""
 
     def longer(rows, length):
         return text_inputs(model, rows, length + 4)

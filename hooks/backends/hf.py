@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hooks.adapters import Active, Adapters
 from hooks.blocks import UnsupportedArchitecture, image_token_id
-from hooks.decoding import StepClock, plainly, read_off, refuse_what_moves_rows, stop_ids_of
+from hooks.decoding import StepClock, plain_settings, plainly, read_off, refuse_what_moves_rows, stop_ids_of
 from hooks.deepstack import injected_layers
 from hooks.encode import Batch, Encoder, last_rows, next_token_index
 from hooks.engine import Passed, Stop, Visit, forward_hooks, hooked, outside, wanted
@@ -201,9 +201,13 @@ class HuggingFaceModel:
         batch = self._padded(self.encoder.collate([one.prompt_only() for one in batch.encoded], "left"), "left")
         clock = StepClock(batch.tokens.to(self.device), stop_ids)
         handle = self.module.register_forward_pre_hook(clock.tick, with_kwargs=True)
-        options = plainly(self.module, sampling, self.encoder.pad_id, stop_ids)
+        options = plainly(sampling, self.encoder.pad_id, stop_ids)
         try:
-            with self._ready(batch), self._hooked(batch, keep, edits, lambda: clock.tokens) as visit:
+            with (
+                plain_settings(self.module),
+                self._ready(batch),
+                self._hooked(batch, keep, edits, lambda: clock.tokens) as visit,
+            ):
                 out = self._generate(self._on_device(batch), max_new_tokens=max_new_tokens, **options)
         finally:
             handle.remove()
