@@ -1,12 +1,15 @@
-"""Faults that hide from a check-up by being no number at all, or by acting just before a block reads."""
+"""The checks themselves: faults that could hide from them, which layers they look at, and what keeps a model out."""
 
 import pytest
 import torch
 from conftest import chat
 from test_selftest import broken, fresh, wrapped
+from tiny_models import FAMILIES
 
-from hooks.asked import distance
-from hooks.selftest import doctor
+from hooks.asked import distance, with_other_tokens
+from hooks.checks import CHECKS
+from hooks.load import load_model
+from hooks.selftest import SelfTestFailed, checked, doctor
 from hooks.site import Site
 
 
@@ -56,3 +59,60 @@ def test_a_hook_in_front_of_a_block_is_seen():
     kept = model.run(model.encode([chat("a", "hi")]), {site: lambda r, w: r.clone()}).kept
     assert torch.equal(kept[site], read[-1]), "what is kept is what the block reads"
     assert "residual chain" in broken(doctor(model))
+
+
+def test_an_edit_that_is_lost_while_decoding_is_seen():
+    """Without an edit the cached answer equals the full one here: the check has to be made under an edit."""
+    model, raw = fresh(), {}
+    block = model.module.model.layers[model.n_layers // 2]
+    wrapped(block, lambda out, a, k: raw.update(out=out) or out)
+    block.register_forward_hook(lambda module, args, out: raw["out"] if out.shape[1] == 1 else out)
+    assert broken(doctor(model)) == {"cache under edits"}
+
+
+def test_a_model_whose_logits_know_nothing_of_the_prompt_cannot_be_tested_by_a_patch():
+    """Equal logits before and after would look like a patch that moved everything."""
+    model = fresh()
+    with torch.no_grad():
+        model.module.lm_head.weight.zero_()
+    found = {check.name: check.passed for check in doctor(model).checks}
+    assert found["whole-stream patch"] is None and found["edits act"] is False
+
+
+def test_the_other_prompt_of_a_patch_differs_in_ordinary_tokens(llama):
+    one = llama.encoder.encode(chat("a", "name a colour"))
+    other = with_other_tokens(llama, one)
+    changed = (one.input_ids != other.input_ids).nonzero().flatten().tolist()
+    assert changed == [one.instruction_end - 1, one.prompt_length - 1]
+    assert not set(other.input_ids[changed].tolist()) & set(llama.tokenizer.all_special_ids)
+
+
+def test_a_check_up_starts_anew():
+    """What an earlier one found out about padding does not decide what this one sees."""
+    model = fresh()
+    model.pads.update(right=False, left=False)
+    assert doctor(model).passed and model.pads == {"right": True, "left": True}
+
+
+def test_the_quick_part_looks_at_the_first_middle_and_last_layer(monkeypatch):
+    model, seen = load_model(*FAMILIES["llama"](layers=5), check=False), []
+    monkeypatch.setitem(CHECKS, "zero edit", lambda asked: (seen.append(asked.layers) or True, "-"))
+    doctor(model, quick=True)
+    doctor(model)
+    assert seen == [(0, 2, 4), (0, 1, 2, 3, 4)]
+
+
+# Written by hand: what captures and edits rest on. The others are recorded, and the model is loaded.
+KEEPS_OUT = {"parity", "residual chain", "zero edit", "edits act", "hooks removed", "adapter"}
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_a_model_is_kept_out_by_what_every_number_rests_on_and_by_nothing_else(name, monkeypatch):
+    model = fresh()
+    for each in list(CHECKS):
+        monkeypatch.setitem(CHECKS, each, lambda asked, each=each: (each != name, "-"))
+    if name in KEEPS_OUT:
+        with pytest.raises(SelfTestFailed, match=rf"{name} +BROKEN"):
+            checked(model)
+    else:
+        assert broken(checked(model)) == {name}
