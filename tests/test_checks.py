@@ -70,6 +70,30 @@ def test_an_edit_that_is_lost_while_decoding_is_seen():
     assert broken(doctor(model)) == {"cache under edits"}
 
 
+def test_pictures_that_act_but_do_not_enter_the_stream_where_they_should_are_seen():
+    """Nothing changes at the embedding although image positions are stated there: what enters later is not captured."""
+    model, raw = fresh("gemma3"), []
+    first = model.module.model.language_model.layers[0]
+
+    def hidden(module, args):
+        raw.append(args[0])
+        return (torch.zeros_like(args[0]), *args[1:])
+
+    first.register_forward_pre_hook(hidden)
+    first.register_forward_hook(lambda module, args, out: out + raw[-1])
+    assert "image" in broken(doctor(model))
+
+
+def test_one_dead_adapter_of_two_is_seen(own_checkpoint):
+    base, adapter = own_checkpoint
+    model = load_model(base, adapter={"one": adapter, "two": adapter})
+    assert doctor(model).passed
+    with torch.no_grad():
+        dead = [weight for name, weight in model.module.named_parameters() if "lora_B.two" in name]
+        [weight.zero_() for weight in dead]
+    assert dead and broken(doctor(model)) == {"adapter"}
+
+
 def test_a_model_whose_logits_know_nothing_of_the_prompt_cannot_be_tested_by_a_patch():
     """Equal logits before and after would look like a patch that moved everything."""
     model = fresh()

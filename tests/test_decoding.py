@@ -57,8 +57,32 @@ def test_a_setting_that_was_asked_for_does_change_a_greedy_answer(llama, prompts
     try:
         changed = llama.generate(batch, **OPTIONS, **{name: GREEDY[name](plain[0][0])}).token_ids != plain
     except (ValueError, RuntimeError) as error:
-        changed = name == "num_beams" and "multiplies" in str(error) or name == "use_cache" and "cache" in str(error)
+        changed = {"num_beams": "multiplies", "use_cache": "without a cache"}.get(name, "-") in str(error)
     assert changed
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_checkpoints_own_settings_are_its_own_again_afterwards(llama, prompts, fails):
+    """A user who calls the module's own generate gets what the checkpoint asks for, after an error too."""
+    own, before = llama.module.generation_config, llama.module.generation_config.to_dict()
+    if fails:
+        with pytest.raises(ValueError):
+            llama.generate(llama.encode(prompts), max_new_tokens=2, top_p=-1.0, do_sample=True)
+    else:
+        llama.generate(llama.encode(prompts), max_new_tokens=2)
+    assert llama.module.generation_config is own and own.to_dict() == before
+
+
+def test_a_sample_is_drawn_from_all_tokens(llama, prompts):
+    """transformers' own default takes the 50 likeliest: these flat logits give others as well, as often as they say."""
+    batch = llama.encode(prompts[:1])
+    chance = llama.run(batch).logits[0].softmax(-1)
+    outside = set(chance.argsort(descending=True)[50:].tolist())
+    many = batch.rows([0] * 400)
+    torch.manual_seed(0)
+    drawn = [ids[0] for ids in llama.generate(many, max_new_tokens=1, do_sample=True).token_ids]
+    share, expected = sum(token in outside for token in drawn) / 400, float(chance[list(outside)].sum())
+    assert expected > 0.02 and abs(share - expected) < 4 * (expected / 400) ** 0.5
 
 
 @pytest.mark.parametrize("name", SAMPLED)

@@ -11,7 +11,7 @@ from hooks.blocks import UnsupportedArchitecture, find_blocks
 from hooks.layout import Layout
 from hooks.probe import text_inputs
 from hooks.stream import find_stream
-from hooks.structure import windows
+from hooks.structure import image_token_id, windows
 
 PLAIN = Layout(("row", "pos", "width"), (4,))
 
@@ -270,3 +270,11 @@ def test_a_window_that_no_layer_uses_is_not_stated():
     mixed = ["sliding_attention", "full_attention"]
     assert stated(sliding_window=8, layer_types=mixed) == {"sliding_window": 8, "layer_types": mixed}
     assert stated(sliding_window=8) == {"sliding_window": 8, "layer_types": []}, "every layer, where none is named"
+
+
+def test_the_image_token_is_stated_under_either_name():
+    assert (
+        image_token_id(SimpleNamespace(image_token_index=7)) == 7 == image_token_id(SimpleNamespace(image_token_id=7))
+    )
+    assert image_token_id(SimpleNamespace(image_token_id=None, image_token_index=7)) == 7
+    assert image_token_id(SimpleNamespace(image_token_id=None)) is None
