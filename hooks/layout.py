@@ -37,10 +37,6 @@ class Layout:
         """True for [row, pos, d_model], which is nearly every model."""
         return self.axes == ("row", "pos", "width") and self.copies == 1 and self.prefix == 0
 
-    @property
-    def streams(self) -> int:
-        return self.width // self.widths[-1]
-
     def shape(self, rows: int, length: int) -> tuple[int, ...]:
         """The shape that the model's tensor has for this many rows and positions."""
         widths, size = iter(self.widths), {"row": rows, "pos": self.prefix + self.copies * length}

@@ -58,7 +58,7 @@ def image_encoder_of(model: Any) -> tuple[nn.Module, int | None]:
 
 _VISION_CONFIGS = ("vision_config", "vision_encoder_config", "visual_config")
 _VISION_NAMES = ("vision_tower", "vision_model", "visual", "vision_encoder", "vision_embed_tokens", "encoder")
-_DEEPEST = 3  # configs in configs: a policy around a vision-language model around its tower
+_DEEPEST = 2  # configs in configs: a policy around a vision-language model around its tower
 
 
 def vision_config(config: Any, deep: int = 0) -> Any:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hooks.backends.hf import HuggingFaceModel
+from hooks.encoded_prompts import EncodedPrompts
 from hooks.model import NothingEdited, untouched_rows
 from hooks.prompt import Prompt, as_prompts
 from workbench.interventions.cells import Intervention, combined
@@ -42,12 +43,11 @@ def generate(
     """
     listed = as_prompts(prompts)
     edits = combined(model, interventions)
-    encoded = [model.encoder.encode(prompt) for prompt in listed]
+    encoded = EncodedPrompts(model.encoder, listed)
     done: dict[int, Completion] = {}
-    lengths = [len(one) for one in encoded]
-    units = length_sorted(lengths, max_tokens, kinds_of(model, listed, lengths))
+    units = length_sorted(encoded.lengths, max_tokens, kinds_of(model, listed, encoded.lengths))
     for unit in followed(units, "generate", show=progress):
-        batch = model.encoder.collate([encoded[i] for i in unit], "left")
+        batch = model.encoder.collate(encoded.taken(unit), "left")
         out = model.generate(batch, edits=edits, must_edit=False, max_new_tokens=max_new_tokens, **sampling)
         untouched = set(untouched_rows(out.tallies))
         for row, i in enumerate(unit):

@@ -86,9 +86,9 @@ def proof_facts(proof: Proof | None) -> dict[str, Any]:
 
 
 def dtype_floor(dtype: torch.dtype, k: int = 1) -> float:
-    """The largest |component| / ‖h‖ that rounding a vector to `dtype` can leave along k directions: each coordinate is
-    off by half a unit in its last place, and the dot product with a unit vector adds a few roundings of float32."""
-    return math.sqrt(k) * (torch.finfo(dtype).eps + 8 * torch.finfo(torch.float32).eps)
+    """The largest |component| / ‖h‖ that rounding can leave along k orthonormal directions: rounding a vector to
+    `dtype` moves it by half an eps of its length at most, whatever k; each dot product adds a few float32 roundings."""
+    return torch.finfo(dtype).eps + 8 * math.sqrt(k) * torch.finfo(torch.float32).eps
 
 
 def leftover(model: TracedModel, prompts: Sequence[Prompt], ablation: Ablate) -> Proof:

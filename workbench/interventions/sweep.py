@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from hooks.backends.hf import HuggingFaceModel
-from hooks.encode import Batch, Encoded
+from hooks.encode import Batch
+from hooks.encoded_prompts import EncodedPrompts
 from hooks.model import Edits, NothingEdited
 from hooks.prompt import Prompt, as_prompts
 from stores import ResultTable, content_key, provenance
@@ -108,9 +109,9 @@ def sweep(
             "sweep has nothing to measure: expected a judge, or prompts with the tags 'right' and 'contrary'."
         )
     asked = _Asked.of(listed, calm, model, reads_choice)
-    lengths = [len(one) for one in asked.plain]
+    lengths = asked.plain.lengths
     units = length_sorted(lengths, max_tokens, kinds_of(model, listed, lengths))
-    widest = max(len(unit) * max(len(asked.plain[i]) for i in unit) for unit in units)
+    widest = max(len(unit) * max(lengths[i] for i in unit) for unit in units)
     groups = list(grouped(edits, max(1, max_tokens // widest)))
     plan = {
         f"cells{members[0]}-{members[-1]}.{u}": (g, u)
@@ -199,20 +200,22 @@ class _Asked:
     """The prompts of a sweep, encoded once: as they are, with the answer begun, and the neutral ones."""
 
     prompts: Sequence[Prompt]
-    plain: list[Encoded]
-    begun: list[Encoded]
+    plain: EncodedPrompts
+    begun: EncodedPrompts
     choice: Choice | None
-    calm: list[Encoded]
+    neutral: Sequence[Prompt]
+    calm: EncodedPrompts
 
     @staticmethod
     def of(prompts: Sequence[Prompt], calm: Sequence[Prompt], model: HuggingFaceModel, reads_choice: bool) -> _Asked:
-        encode = model.encoder.encode
+        encoder = model.encoder
         return _Asked(
             prompts,
-            [encode(prompt) for prompt in prompts],
-            [encode(prefilled(prompt)) for prompt in prompts] if reads_choice else [],
-            choice_of(prompts, model.encoder) if reads_choice else None,
-            [encode(prompt) for prompt in calm],
+            EncodedPrompts(encoder, prompts),
+            EncodedPrompts(encoder, [prefilled(prompt) for prompt in prompts] if reads_choice else []),
+            choice_of(prompts, encoder) if reads_choice else None,
+            calm,
+            EncodedPrompts(encoder, calm),
         )
 
 
@@ -232,7 +235,7 @@ class _Runner:
         rows = [[prompt_facts(self.asked.prompts[i]) for i in unit] for _ in range(cells)]
         tallies: list[list[CellTally]] = []
         if self.judge is not None:
-            batch = grid.batch(model.encoder.collate([self.asked.plain[i] for i in unit], "left"))
+            batch = grid.batch(model.encoder.collate(self.asked.plain.taken(unit), "left"))
             banks = grid.banks(n, model.d_model)
             out = model.generate(batch, edits=banks, must_edit=False, max_new_tokens=self.max_new_tokens)
             tallies.append(grid.per_cell(out.tallies, n))
@@ -243,7 +246,7 @@ class _Runner:
                     rows[c][p] |= {"category": verdict.category, "score": verdict.score}
                     rows[c][p] |= {"text": text, "finished": finished}
         if self.asked.choice is not None:
-            batch = grid.batch(model.encoder.collate([self.asked.begun[i] for i in unit]))
+            batch = grid.batch(model.encoder.collate(self.asked.begun.taken(unit)))
             trace = model.run(batch, edits=grid.banks(n, model.d_model), must_edit=False)
             tallies.append(grid.per_cell(trace.tallies, n))
             choice = self.asked.choice.of(unit)
@@ -261,13 +264,12 @@ class _Runner:
     def neutral_kl(self, grid: Grid) -> list[float | None]:
         """Mean KL from the unedited model to each cell over the neutral prompts; None without such prompts."""
         calm, cells = self.asked.calm, len(grid.edits)
-        if not calm:
+        if not len(calm):
             return [None] * cells
         total = torch.zeros(cells, dtype=torch.float64)
-        lengths = [len(one) for one in calm]
-        kinds = kinds_of(self.model, calm, lengths)
-        for unit in length_sorted(lengths, max(1, self.max_tokens // cells), kinds):
-            batch = self.model.encoder.collate([calm[i] for i in unit])
+        kinds = kinds_of(self.model, self.asked.neutral, calm.lengths)
+        for unit in length_sorted(calm.lengths, max(1, self.max_tokens // cells), kinds):
+            batch = self.model.encoder.collate(calm.taken(unit))
             base = self._logits(batch, {})
             edited = self._logits(grid.batch(batch), grid.banks(len(batch), self.model.d_model))
             for c, each in enumerate(
