@@ -107,6 +107,7 @@ def load_model(
 def _from_pretrained(
     name: str, tokenizer: Any, processor: Any, dtype: Any, revision: str | None
 ) -> tuple[nn.Module, Any, Any]:
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
     from transformers.utils import logging
@@ -126,10 +127,22 @@ def _from_pretrained(
     if small:  # a bar that is over at once says nothing
         logging.disable_progress_bar()
     try:
-        module = auto.from_pretrained(name, dtype=dtype, revision=revision)
+        module, found = auto.from_pretrained(name, dtype=dtype, revision=revision, output_loading_info=True)
+    except (SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "ignore_mismatched_sizes" not in str(error):
+            raise
+        why = error if isinstance(error, SafetensorError) else "some have another shape, see the report above"
+        raise ValueError(
+            f"the weights of {name} cannot be read ({why}): expected whole .safetensors files that fit its config.json."
+        ) from None
     finally:
         if small and shown:
             logging.enable_progress_bar()
+    if absent := sorted(map(str, found["missing_keys"])):
+        raise ValueError(
+            f"{name} lacks {len(absent)} of the weights of a {type(module).__name__} (first: {absent[0]}); they would be "
+            "random numbers. Expected a whole checkpoint of this architecture."
+        )
     if tokenizer is None and processor is None:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
     return module, tokenizer, processor

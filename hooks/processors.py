@@ -68,8 +68,8 @@ def torchvision_matches() -> bool:
         raise ImportError(
             f"your torchvision does not match your torch ({torch.__version__}): {_first_line(error)}. Expected the "
             "pair that was built together: install torchvision again from where torch came from (beside a CPU torch, "
-            "`pip install --force-reinstall --no-deps torchvision --index-url https://download.pytorch.org/whl/cpu`), "
-            "or take it out with `pip uninstall torchvision` (most models' pictures are then read with pillow)."
+            "its CPU build), or take it out with `pip uninstall torchvision` (most models' pictures are then read with "
+            "pillow)."
         ) from error
     return True
 

@@ -7,6 +7,7 @@ import torch
 from conftest import chat
 from own_hooks import everything
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from tiny_models import FAMILIES, byte_tokenizer
 from tiny_models import llama as tiny_llama
 
@@ -208,3 +209,23 @@ def test_dtype_and_its_residuals(home):
 def test_a_tower_of_another_name_is_refused(llama):
     with pytest.raises(ValueError, match="tower 'audio' is unknown"):
         find_blocks(llama.module, "audio")
+
+
+def test_weights_that_are_missing_or_cut_short_are_refused(tmp_path):
+    """Transformers would fill what is missing with random numbers, and only log it."""
+    module, tokenizer, _ = FAMILIES["llama"]()
+    for part in (module, tokenizer):
+        part.save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    assert load_model(tmp_path).n_layers == 3
+    weights = load_file(file)
+    lost = weights.pop("model.layers.1.mlp.up_proj.weight")
+    save_file(weights, file, {"format": "pt"})
+    with pytest.raises(ValueError, match=r"lacks 1 of the weights .*model\.layers\.1\.mlp\.up_proj\.weight"):
+        load_model(tmp_path)
+    save_file({**weights, "model.layers.1.mlp.up_proj.weight": lost[:-1].clone()}, file, {"format": "pt"})
+    with pytest.raises(ValueError, match="some have another shape"):
+        load_model(tmp_path)
+    file.write_bytes(b"xx")
+    with pytest.raises(ValueError, match=r"cannot be read .* expected whole"):
+        load_model(tmp_path)
