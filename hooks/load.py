@@ -119,7 +119,7 @@ def _from_pretrained(
         )
     config = AutoConfig.from_pretrained(name, revision=revision)
     sees = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-    auto = AutoModelForImageTextToText if sees else AutoModelForCausalLM
+    auto: Any = AutoModelForImageTextToText if sees else AutoModelForCausalLM
     if sees and processor is None:  # before the weights: what is missing for pictures is said at once
         processor = load_processor(name, revision)
     small = Path(name).is_dir() and sum(file.stat().st_size for file in Path(name).glob("*.safetensors")) < 2**30
@@ -140,8 +140,8 @@ def _from_pretrained(
             logging.enable_progress_bar()
     if absent := sorted(map(str, found["missing_keys"])):
         raise ValueError(
-            f"{name} lacks {len(absent)} of the weights of a {type(module).__name__} (first: {absent[0]}); they would be "
-            "random numbers. Expected a whole checkpoint of this architecture."
+            f"{name} lacks {len(absent)} of the weights of a {type(module).__name__} (first: {absent[0]}); they would "
+            "be random numbers. Expected a whole checkpoint of this architecture."
         )
     if tokenizer is None and processor is None:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
