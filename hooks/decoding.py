@@ -68,6 +68,15 @@ def read_off(
     return [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)], ids, finished
 
 
+def refuse_unsound(why: str | None) -> None:
+    """Raises RuntimeError where the check-up of the load found something against a model's generation."""
+    if why:
+        raise RuntimeError(
+            "this model's generation is not that of its full forwards, as the check-up of the load measured "
+            f"({why}): expected run() on given responses; load_model(..., check=False) generates all the same."
+        )
+
+
 class GeneratesWithoutCache(RuntimeError):
     """The model reads the whole text again for every token, so a step does not stand where scopes expect it."""
 

@@ -72,9 +72,11 @@ def doctor(model: Any, *, quick: bool = False) -> Checkup:
 
 def checked(model: Any) -> Checkup:
     """The check-up on load: all of it for a small model, the quick part for a large one. Raises SelfTestFailed where a
-    promise is broken that captures and edits rest on; a stream that is not all that the model carries is recorded."""
+    promise is broken that captures and edits rest on. A stream that is not all that the model carries is recorded; a
+    model whose answers are not those of its full forwards will not generate."""
     size = sum(weight.numel() for weight in model.module.parameters())
     checkup = doctor(model, quick=size > SMALL)
+    model.why_not_generate = next((check.detail for check in checkup.broken if check.name == "cache under edits"), None)
     model.injected_layers()  # asked once, here, so that a resumed run need not run the model for it
     if any(check.name in VITAL for check in checkup.broken):
         raise SelfTestFailed(

@@ -140,3 +140,17 @@ def test_a_model_is_kept_out_by_what_every_number_rests_on_and_by_nothing_else(n
             checked(model)
     else:
         assert broken(checked(model)) == {name}
+
+
+def test_pitfall_07_a_model_whose_answers_are_not_those_of_its_forwards_does_not_generate():
+    """RoBERTa and kin: transformers' own generate numbers positions from 0, their forward does not. Captures stand."""
+    module, tokenizer, _ = FAMILIES["llama"]()
+    wrapped(module.model.layers[1], lambda out, a, k: out.flip(-1) if out.shape[1] == 1 else out)
+    model = load_model(module, tokenizer)
+    batch = model.encode([chat("a", "hi")])
+    assert model.run(batch).logits.isfinite().all()
+    with pytest.raises(RuntimeError, match=r"not that of its full forwards.*off by .*check=False"):
+        model.variant("base").generate(batch, max_new_tokens=2)
+    assert load_model(module, tokenizer, check=False).generate(batch, max_new_tokens=2).token_ids
+    sound, tokenizer, _ = FAMILIES["llama"]()
+    assert load_model(sound, tokenizer).generate(batch, max_new_tokens=2).token_ids, "the meta-test"

@@ -14,7 +14,15 @@ from torch import Tensor, nn
 
 from hooks.adapters import Active, Adapters
 from hooks.blocks import UnsupportedArchitecture, image_token_id
-from hooks.decoding import StepClock, plain_settings, plainly, read_off, refuse_what_moves_rows, stop_ids_of
+from hooks.decoding import (
+    StepClock,
+    plain_settings,
+    plainly,
+    read_off,
+    refuse_unsound,
+    refuse_what_moves_rows,
+    stop_ids_of,
+)
 from hooks.deepstack import injected_layers
 from hooks.encode import Batch, Encoder, last_rows, next_token_index
 from hooks.engine import Passed, Stop, Visit, forward_hooks, hooked, outside, wanted
@@ -69,6 +77,7 @@ class HuggingFaceModel:
         self.layout = layout
         self.d_model: int = layout.width
         self.checkup: Any = None  # the Checkup of the load
+        self.why_not_generate: str | None = None  # what the check-up of the load found against it
         self.pads = {"right": True, "left": True}  # False where padding on that side was seen to change numbers
         self._found: dict[str, Any] = {}  # joints and injected layers, when first asked for; one dict for all variants
         self.features = ImageFeatures(module, self.towers["language"].blocks)
@@ -197,6 +206,7 @@ class HuggingFaceModel:
         unless `do_sample=True` (with `temperature`, `top_p`, ...; the checkpoint's own sampling settings do not count).
         Scopes are extended token by token; rows that have ended are edited no more."""
         refuse_what_moves_rows(sampling)
+        refuse_unsound(self.why_not_generate)
         stop_ids = self._stopping(sampling)
         batch = self._padded(self.encoder.collate([one.prompt_only() for one in batch.encoded], "left"), "left")
         clock = StepClock(batch.tokens.to(self.device), stop_ids)
