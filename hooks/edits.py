@@ -7,7 +7,8 @@ whole grid of interventions is rows of one forward.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from einops import einsum
@@ -25,9 +26,9 @@ class LowRankEdit:
 
     `scopes` has one scope per cell. `row_cell[row]` is the row's cell, -1 for a row that stays as it is; None means
     that cell 0 acts on every row. `shift` may instead be [row, pos, k]: patching in another run's components. A
-    `threshold` gates cell by cell on `h·read_0 > t·‖h‖^power`. `centre`, where given, turns on the tally of removed
-    energy and of what is left along `read`; `remaining` is the component that should be left there (None: not a
-    removal).
+    `threshold` (a number, or one a cell, -inf for no gate) gates on `h·read_0 > t·‖h‖^power`. `centre`, where given,
+    turns on the tally of removed energy and of what is left along `read`; `remaining` is the component that should be
+    left there (None: not a removal).
     """
 
     read: Float[Tensor, "cell k d_model"]
@@ -37,18 +38,20 @@ class LowRankEdit:
     carry: Float[Tensor, " cell"]
     scopes: tuple[Scope, ...]
     row_cell: Int[Tensor, " row"] | None = None
-    threshold: float | None = None
+    threshold: Float[Tensor, " cell"] | float | None = None
     power: int = 0
     centre: Float[Tensor, "cell d_model"] | None = None
     remaining: Float[Tensor, "cell k"] | None = None
+    _moved: dict[Any, LowRankEdit] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if len(self.scopes) != len(self.read):
             raise ValueError(
                 f"LowRankEdit has {len(self.read)} cells but {len(self.scopes)} scopes: expected one scope a cell."
             )
-        for scope in self.scopes:
-            checked_scope(scope)
+        object.__setattr__(self, "scopes", tuple(checked_scope(scope) for scope in self.scopes))
+        if isinstance(self.threshold, float | int):
+            object.__setattr__(self, "threshold", torch.full((len(self.read),), float(self.threshold)))
 
     @property
     def cells(self) -> int:
@@ -59,50 +62,74 @@ class LowRankEdit:
         return self.read.shape[1]
 
     def __call__(self, resid: Float[Tensor, "row pos d_model"], where: Where) -> Float[Tensor, "row pos d_model"]:
-        rows, device = len(resid), resid.device
-        cell = torch.zeros(rows, dtype=torch.long, device=device) if self.row_cell is None else self.row_cell.to(device)
-        if self.row_cell is not None and where.tokens.owner is not None:
-            cell = cell[where.tokens.owner]  # inside a vision tower: a prompt's cell acts on all of its images
-        if len(cell) != rows:
+        here = self.on(resid.device)
+        if here.shift.dim() == 3 and here.shift.shape[:2] != resid.shape[:2]:
             raise ValueError(
-                f"the edit at {where.site} assigns {len(cell)} rows to cells, but the batch has {rows} rows."
-            )
-        if self.shift.dim() == 3 and self.shift.shape[:2] != resid.shape[:2]:
-            raise ValueError(
-                f"the edit at {where.site} has a shift for {tuple(self.shift.shape[:2])} rows and positions, but this "
+                f"the edit at {where.site} has a shift for {tuple(here.shift.shape[:2])} rows and positions, but this "
                 f"forward has {tuple(resid.shape[:2])}: expected the batch that the shift was taken from, padded right "
                 "(a shift per position acts in run, not in generate)."
             )
-        mask = torch.zeros(resid.shape[:2], dtype=torch.bool, device=device)
-        for scope in dict.fromkeys(self.scopes):
-            in_scope = torch.tensor([one == scope for one in self.scopes], device=device)[cell.clamp_min(0)] & (
-                cell >= 0
-            )
-            mask |= where.mask(scope) & in_scope[:, None]
-        cell = cell.clamp_min(0)
-        bank = [tensor.to(device)[cell] for tensor in (self.read, self.write, self.gain, self.carry)]
-        read, write, gain, carry = bank
-        shift = self.shift.to(device) if self.shift.dim() == 3 else self.shift.to(device)[cell][:, None]
-        edited = lowrank(resid, mask, read, write, gain, shift, carry, self.threshold, self.power)
+        cell = here.cell_of(where)
+        gate = here.threshold
+        assert not isinstance(gate, float | int)
+        edited = lowrank(resid, cell, here.read, here.write, here.gain, here.shift, here.carry, gate, here.power)
         if where.tally is not None:
-            self._count(where, resid, edited, mask, cell)
+            here._count(where, resid, edited, cell)
         return edited
 
-    def _count(self, where: Where, resid: Tensor, edited: Tensor, mask: Tensor, cell: Tensor) -> None:
+    def on(self, device: torch.device) -> LowRankEdit:
+        """The same edit with its tensors on `device`; moved once."""
+        if self.read.device == device:
+            return self
+        if device not in self._moved:
+            tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+            self._moved[device] = replace(self, **tensors)
+        return self._moved[device]
+
+    def cell_of(self, where: Where) -> Int[Tensor, "row pos"]:
+        """The cell that acts on each position, -1 where none does; computed once a forward for all sites of an edit."""
+        memo, key = where.tokens.memo, (self.scopes, None if self.row_cell is None else id(self.row_cell))
+        if key not in memo:
+            memo[key] = self._cell_of(where), self.row_cell  # the tensor is kept, so that its id stays its own
+        return memo[key][0]
+
+    def _cell_of(self, where: Where) -> Int[Tensor, "row pos"]:
+        tokens = where.tokens
+        rows, device = len(tokens.position), tokens.position.device
+        if self.row_cell is None:
+            return torch.where(where.mask(self.scopes[0]), 0, -1).int()
+        row_cell = self.row_cell.to(device)
+        if tokens.owner is not None:
+            row_cell = row_cell[tokens.owner]  # inside a vision tower: a prompt's cell acts on all of its images
+        if len(row_cell) != rows:
+            raise ValueError(
+                f"the edit at {where.site} assigns {len(row_cell)} rows to cells, but the batch has {rows} rows."
+            )
+        cell = torch.full(tokens.position.shape, -1, dtype=torch.int32, device=device)
+        for scope in dict.fromkeys(self.scopes):
+            of_scope = torch.tensor([one == scope for one in self.scopes], device=device)
+            acts = of_scope[row_cell.clamp_min(0)] & (row_cell >= 0)
+            cell = torch.where(where.mask(scope) & acts[:, None], row_cell[:, None].int(), cell)
+        return cell
+
+    def _count(self, where: Where, resid: Tensor, edited: Tensor, cell: Tensor) -> None:
         assert where.tally is not None
+        mask = cell >= 0
         if self.threshold is not None:
             mask = mask & (edited != resid).any(dim=-1)
         if self.centre is None:
             where.tally.add(mask.sum(dim=1))
             return
-        # Position 0 counts as edited but not for energy: in many models its norm drowns all others.
+        # One cell a row: what it measures against is read by row. Position 0 counts as edited but not for energy: in
+        # many models its norm drowns all others.
+        of_row = cell.amax(dim=1).clamp_min(0) if self.cells > 1 else torch.zeros_like(cell[:, 0])
         before, after, on = resid.float(), edited.float(), (mask & where.tokens.measured).float()
         removed = ((after - before).square().sum(-1) * on).sum(1)
-        energy = ((before - self.centre.to(before)[cell][:, None]).square().sum(-1) * on).sum(1)
+        energy = ((before - self.centre.float()[of_row][:, None]).square().sum(-1) * on).sum(1)
         leftover = None
         if self.remaining is not None:
-            component = einsum(after, self.read.to(after)[cell], "row pos d, row k d -> row pos k")
-            off = (component - self.remaining.to(after)[cell][:, None]).norm(dim=-1)
+            component = einsum(after, self.read.float()[of_row], "row pos d, row k d -> row pos k")
+            off = (component - self.remaining.float()[of_row][:, None]).norm(dim=-1)
             share = off / after.norm(dim=-1).clamp_min(torch.finfo(after.dtype).tiny)
             leftover = torch.where(mask, share, 0.0).amax(dim=1)  # a pad may have no length, and no share
         where.tally.add(mask.sum(dim=1), removed, energy, leftover)
@@ -114,11 +141,14 @@ class LowRankEdit:
 
 def bank(edits: Sequence[LowRankEdit | None], d_model: int) -> LowRankEdit:
     """Single edits of one site as the cells of one bank, padded to the largest rank with terms that do nothing; None is
-    a cell without an edit here. Edits with a gate, or with a shift per position, cannot share a bank (ValueError)."""
+    a cell without an edit here. Edits with a shift per position, or gates of different powers, cannot share a bank
+    (ValueError)."""
     present = [edit for edit in edits if edit is not None]
-    if any(edit.threshold is not None or edit.shift.dim() == 3 or edit.cells != 1 for edit in present):
+    gated = [edit for edit in present if edit.threshold is not None]
+    if any(edit.shift.dim() == 3 or edit.cells != 1 for edit in present) or len({edit.power for edit in gated}) > 1:
         raise ValueError(
-            "a bank takes single edits without a gate and without a shift per position; run the others one by one."
+            "a bank takes single edits without a shift per position, whose gates have one power: run the others one by "
+            "one."
         )
     k = max(edit.rank for edit in present)
     nothing = identity(k, d_model)
@@ -140,6 +170,8 @@ def bank(edits: Sequence[LowRankEdit | None], d_model: int) -> LowRankEdit:
         else None
     )
     scopes = tuple(edit.scopes[0] for edit in padded)
+    never = torch.full((1,), -torch.inf)
+    gates = [never if edit.threshold is None else torch.as_tensor(edit.threshold) for edit in padded]
     return LowRankEdit(
         joined("read"),
         joined("write"),
@@ -147,6 +179,8 @@ def bank(edits: Sequence[LowRankEdit | None], d_model: int) -> LowRankEdit:
         joined("shift"),
         joined("carry"),
         scopes,
+        threshold=torch.cat(gates) if gated else None,
+        power=gated[0].power if gated else 0,
         centre=centre,
         remaining=remaining,
     )

@@ -76,6 +76,8 @@ class Visit:
                 f"the hooks at {', '.join(missing)} never fired: the forward did not pass these blocks. Text-only "
                 "rows do not pass a vision tower; give prompts with images, or leave these sites out."
             )
+        for tally in (tally for listed in self.tallies.values() for tally in listed):
+            tally.settle()
         for site, owner in self._owners.items():
             self.tallies[site] = [tally.by_prompt(owner.tolist(), self._prompts) for tally in self.tallies[site]]
 
@@ -99,7 +101,7 @@ def stream_order(sites: Any) -> list[Site]:
 def _edited(edit: Any, resid: Tensor, where: Where) -> Tensor:
     tally, ours = where.tally, isinstance(edit, LowRankEdit)
     assert tally is not None
-    counted = tally.edited.clone()
+    counted = None if ours else tally.edited.clone()
     # A plain callable gets a copy: writing into it cannot change what was kept before, nor pass uncounted.
     new = edit(resid if ours else resid.clone(), where)
     if not isinstance(new, Tensor) or new.shape != resid.shape or new.dtype != resid.dtype:
@@ -107,7 +109,7 @@ def _edited(edit: Any, resid: Tensor, where: Where) -> Tensor:
         raise TypeError(
             f"the edit at {where.site} returned {came}: expected {tuple(resid.shape)} {resid.dtype}, a new tensor."
         )
-    if not ours and torch.equal(counted, tally.edited):
+    if counted is not None and torch.equal(counted.cpu(), tally.edited.cpu()):
         # It did not count: compare, so that an edit that edits nothing cannot pass as one.
         tally.add(((new != resid).any(dim=-1) & (where.tokens.position >= 0)).sum(dim=-1))
     return new

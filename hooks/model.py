@@ -41,12 +41,20 @@ class Tally:
         energy: Tensor | None = None,
         leftover: Tensor | None = None,
     ) -> None:
-        self.edited += edited.cpu()
+        """Counts on the device of what comes: nothing waits for the device until `settle`."""
+        self.edited = self.edited.to(edited.device) + edited
         if removed is not None and energy is not None:
-            self.removed += removed.double().cpu()
-            self.energy += energy.double().cpu()
+            self.removed = _sum(self.removed, removed)
+            self.energy = _sum(self.energy, energy)
         if leftover is not None:
-            self.leftover = torch.maximum(self.leftover, leftover.double().cpu())
+            kept = self.leftover.to(leftover.device, _counter(leftover.device))
+            self.leftover = torch.maximum(kept, leftover.to(kept.dtype))
+
+    def settle(self) -> None:
+        """Brings the counts to the CPU, once a run."""
+        self.edited = self.edited.cpu()
+        for name in ("removed", "energy", "leftover"):
+            setattr(self, name, getattr(self, name).cpu().double())
 
     def by_prompt(self, owner: Sequence[int], rows: int) -> Tally:
         """The counts of a vision tower, whose rows are images, as one row a prompt (which has several images or
@@ -57,6 +65,16 @@ class Tally:
         out.energy.index_add_(0, index, self.energy)
         out.leftover.scatter_reduce_(0, index, self.leftover, "amax")
         return out
+
+
+def _counter(device: torch.device) -> torch.dtype:
+    """The widest float that a device counts in: Apple's has no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def _sum(total: Tensor, more: Tensor) -> Tensor:
+    dtype = _counter(more.device)
+    return total.to(more.device, dtype) + more.to(dtype)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
@@ -63,6 +64,7 @@ class Tokens:
     text_of: Callable[[int], str] | None = None
     patches: bool = False  # True inside a vision tower, whose rows are images and whose positions are patches
     owner: Int[Tensor, " row"] | None = None  # there: the prompt that each image belongs to
+    memo: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)  # of this forward
 
     @property
     def measured(self) -> Bool[Tensor, "row pos"]:
@@ -70,8 +72,14 @@ class Tokens:
         return self.position >= 0 if self.patches else self.position > 0
 
     def mask(self, scope: Scope) -> Bool[Tensor, "row pos"]:
-        """True at the positions of the scope; a row without any (a text row under `image`) is all False."""
+        """True at the positions of the scope; a row without any (a text row under `image`) is all False. Computed once
+        a forward, for all of its sites: not to be written into."""
         scope = checked_scope(scope)
+        if scope not in self.memo:
+            self.memo[scope] = self._mask(scope)
+        return self.memo[scope]
+
+    def _mask(self, scope: Scope) -> Bool[Tensor, "row pos"]:
         position, p = self.position, self.prompt_length[:, None]
         real = position >= 0
         if self.patches and scope not in ("all", "image"):

@@ -14,7 +14,8 @@ from hooks.positions import Tokens
 from hooks.site import Site
 from workbench.interventions.cells import Grid, grouped
 
-ROWS, POS, D = 5, 7, 13  # odd sizes on purpose
+ROWS, POS, D, CELLS = 5, 7, 13, 3  # odd sizes on purpose
+THRESHOLDS = torch.tensor([0.3, -torch.inf, 0.1], dtype=torch.float64)  # the second cell has no gate
 
 
 def draw(seed):
@@ -22,32 +23,32 @@ def draw(seed):
     return lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
-def naive(resid, mask, read, write, gain, shift, carry, threshold=None, power=0):
+def naive(resid, cell, read, write, gain, shift, carry, threshold=None, power=0):
     """The sentence of the docstring, one row, position and term at a time, in float64."""
     out = resid.clone().double()
     for row in range(len(resid)):
         for pos in range(resid.shape[1]):
-            h = resid[row, pos].double()
-            if not mask[row, pos]:
+            h, c = resid[row, pos].double(), int(cell[row, pos])
+            if c < 0 or (threshold is not None and not (h @ read[c, 0]) > threshold[c] * h.norm() ** power):
                 continue
-            if threshold is not None and not (h @ read[row, 0]) > threshold * h.norm() ** power:
-                continue
-            new = carry[row] * h
+            new = carry[c] * h
             for j in range(read.shape[1]):
-                shifted = shift[row, pos if shift.shape[1] > 1 else 0, j]
-                new = new + (gain[row, j] * (h @ read[row, j]) + shifted) * write[row, j]
+                shifted = shift[row, pos, j] if shift.dim() == 3 else shift[c, j]
+                new = new + (gain[c, j] * (h @ read[c, j]) + shifted) * write[c, j]
             out[row, pos] = new
     return out
 
 
 def arguments(seed, k, per_position=False):
-    randn = draw(seed)
-    mask = torch.rand(ROWS, POS, generator=torch.Generator().manual_seed(seed)) < 0.6
-    shift = randn(ROWS, POS if per_position else 1, k)
-    return randn(ROWS, POS, D), mask, randn(ROWS, k, D), randn(ROWS, k, D), randn(ROWS, k), shift, randn(ROWS)
+    """A cell a position, drawn freely, and none at four in ten."""
+    randn, generator = draw(seed), torch.Generator().manual_seed(seed)
+    cell = torch.randint(0, CELLS, (ROWS, POS), generator=generator)
+    cell[torch.rand(ROWS, POS, generator=generator) < 0.4] = -1
+    shift = randn(ROWS, POS, k) if per_position else randn(CELLS, k)
+    return randn(ROWS, POS, D), cell, randn(CELLS, k, D), randn(CELLS, k, D), randn(CELLS, k), shift, randn(CELLS)
 
 
-@pytest.mark.parametrize("gate", [(None, 0), (0.3, 0), (0.1, 1)], ids=["no gate", "power 0", "power 1"])
+@pytest.mark.parametrize("gate", [(None, 0), (THRESHOLDS, 0), (THRESHOLDS, 1)], ids=["no gate", "power 0", "power 1"])
 @pytest.mark.parametrize("per_position", [False, True])
 @pytest.mark.parametrize("k", [1, 3])
 def test_the_kernel_is_the_naive_loop(k, per_position, gate):
@@ -64,9 +65,9 @@ def test_the_kernel_is_the_naive_loop(k, per_position, gate):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_untouched_positions_keep_their_bits(dtype):
     given = arguments(0, 2)
-    resid, mask = given[0].to(dtype), given[1]
+    resid, mask = given[0].to(dtype), given[1] >= 0
     before = resid.clone()
-    out = lowrank(resid, mask, *(part.float() for part in given[2:]))
+    out = lowrank(resid, given[1], *(part.float() for part in given[2:]))
     assert torch.equal(resid, before), "out of place"
     assert torch.equal(out[~mask], resid[~mask]) and not torch.equal(out[mask], resid[mask])
     assert out.dtype == dtype
@@ -217,8 +218,8 @@ def test_gated_edits_run_alone_and_groups_are_bounded():
     runs = [chosen for chosen, _ in grouped([plain, plain, plain, gated, plain], most=2)]
     assert runs == [[0, 1], [2], [3], [4]]
     assert isinstance(next(grouped([plain], 2))[1], Grid)
-    with pytest.raises(ValueError, match="a bank takes single edits without a gate"):
-        bank([gated[Site(0)][0]], D)
+    with pytest.raises(ValueError, match="whose gates have one power"):
+        bank([gated[Site(0)][0], replace(single(1), threshold=0.1, power=1)], D)
 
 
 def test_a_gate_edits_and_counts_only_what_passes_it(llama):

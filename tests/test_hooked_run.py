@@ -1,5 +1,7 @@
 """The promises of a hooked run: hooks removed, blocks not run in vain, edits checked, counted and in order."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from conftest import chat
@@ -159,7 +161,7 @@ def test_a_zero_edit_leaves_the_logits_bit_equal(scene):
     batch = model.encode(prompts)
     plain = model.run(batch, dict.fromkeys(sites_of(model), everything))
     nothing = identity(2, model.d_model)
-    at_zero = LowRankEdit(**{**vars(noise(model)), "shift": torch.zeros(1, 1)})
+    at_zero = replace(noise(model), shift=torch.zeros(1, 1))
     for edit in (nothing, at_zero):
         edits = {site: [edit, edit] for site in sites_of(model)}
         edited = model.run(batch, dict.fromkeys(sites_of(model), everything), edits)

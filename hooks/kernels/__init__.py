@@ -1,5 +1,4 @@
-"""One dispatch for the linear edit: the pure-torch reference is the specification, and today the only
-implementation."""
+"""One dispatch for the linear edit, beside the pure-torch reference that specifies it."""
 
 from hooks.kernels.reference import lowrank
 

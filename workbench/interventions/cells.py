@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 
 from hooks.edits import LowRankEdit, bank, stacked
 from hooks.encode import Batch
@@ -79,13 +80,18 @@ class CellTally:
 
 
 def grouped(edits: Sequence[Mapping[Site, Sequence[LowRankEdit]]], most: int) -> Iterator[tuple[list[int], Grid]]:
-    """Cells in runs of at most `most` that can share a batch, in order. Gated and per-position edits run alone; a cell
-    that measures removed energy shares with none that does not, or what it states would depend on its company."""
+    """Cells in runs of at most `most` that can share a batch, in order. Per-position edits run alone, gates with gates
+    of the same power; a cell that measures removed energy shares with none that does not, or what it states would
+    depend on its company."""
     waiting: list[int] = []
-    measured: set[tuple[bool, bool]] = set()
+    measured: set[tuple[bool, bool, int | None]] = set()
     for i, cell in enumerate(edits):
-        alone = any(edit.threshold is not None or edit.shift.dim() == 3 for listed in cell.values() for edit in listed)
-        mine = {(edit.centre is None, edit.remaining is None) for listed in cell.values() for edit in listed}
+        alone = any(edit.shift.dim() == 3 for listed in cell.values() for edit in listed)
+        mine = {
+            (edit.centre is None, edit.remaining is None, None if edit.threshold is None else edit.power)
+            for listed in cell.values()
+            for edit in listed
+        }
         if waiting and (alone or len(waiting) == most or (mine and measured and mine != measured)):
             yield waiting, Grid([edits[j] for j in waiting])
             waiting, measured = [], set()
@@ -105,9 +111,10 @@ def fingerprint(edits: Mapping[Site, Sequence[LowRankEdit]]) -> str:
     digest = hashlib.sha256()
     for site in sorted(edits):
         for edit in edits[site]:
-            digest.update(f"{site} {edit.scopes} {edit.threshold} {edit.power}".encode())
-            for tensor in (edit.read, edit.write, edit.gain, edit.shift, edit.carry, edit.centre, edit.remaining):
-                values = np.zeros(0) if tensor is None else tensor.double().numpy()
+            digest.update(f"{site} {edit.scopes} {edit.power}".encode())
+            terms = (edit.read, edit.write, edit.gain, edit.shift, edit.carry)
+            for tensor in (*terms, edit.threshold, edit.centre, edit.remaining):
+                values = np.zeros(0) if tensor is None else np.nan_to_num(torch.as_tensor(tensor).double().numpy())
                 scale = float(np.abs(values).max(initial=0.0)) or 1.0
                 digest.update(
                     f"{values.shape} {scale:.4e}".encode() + np.round(values / scale * 1e5).astype(int).tobytes()
