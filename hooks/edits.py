@@ -101,6 +101,8 @@ class LowRankEdit:
         row_cell = self.row_cell.to(device)
         if tokens.owner is not None:
             row_cell = row_cell[tokens.owner]  # inside a vision tower: a prompt's cell acts on all of its images
+        if tokens.whole == len(row_cell):
+            row_cell = row_cell[:rows]
         if len(row_cell) != rows:
             raise ValueError(
                 f"the edit at {where.site} assigns {len(row_cell)} rows to cells, but the batch has {rows} rows."
@@ -143,6 +145,8 @@ def bank(edits: Sequence[LowRankEdit | None], d_model: int) -> LowRankEdit:
     """Single edits of one site as the cells of one bank, padded to the largest rank with terms that do nothing; None is
     a cell without an edit here. Edits with a shift per position, or gates of different powers, cannot share a bank
     (ValueError)."""
+    if len(edits) == 1 and edits[0] is not None:
+        return edits[0]
     present = [edit for edit in edits if edit is not None]
     gated = [edit for edit in present if edit.threshold is not None]
     if any(edit.shift.dim() == 3 or edit.cells != 1 for edit in present) or len({edit.power for edit in gated}) > 1:

@@ -50,6 +50,11 @@ class Batch:
 
     def rows(self, index: Sequence[int]) -> Batch:
         """The chosen rows, in this order; a row may be taken many times (one for each cell of a grid)."""
+        if not self.image_rows and {len(self.encoded[row]) for row in index} >= {self.inputs["input_ids"].shape[1]}:
+            chosen = torch.tensor(list(index))
+            inputs = {name: value[chosen] for name, value in self.inputs.items()}
+            tokens = self.tokens.rows(chosen)
+            return replace(self, encoded=tuple(self.encoded[row] for row in index), inputs=inputs, tokens=tokens)
         return self.encoder.collate([self.encoded[row] for row in index], self.side)
 
 

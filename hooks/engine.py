@@ -78,6 +78,8 @@ class Visit:
             )
         for tally in (tally for listed in self.tallies.values() for tally in listed):
             tally.settle()
+        for site in self.tallies.keys() - self._owners.keys():
+            self.tallies[site] = [tally.widened(self._prompts) for tally in self.tallies[site]]
         for site, owner in self._owners.items():
             self.tallies[site] = [tally.by_prompt(owner.tolist(), self._prompts) for tally in self.tallies[site]]
 

@@ -62,6 +62,11 @@ class Layout:
         out[:, self.prefix :] = new
         return out.permute(*_inverse(self._order()))
 
+    def repeated(self, tensor: Tensor, copies: int) -> Tensor:
+        """A copy of the model's tensor with all of its rows `copies` times, one set after the other."""
+        times = [copies if axis == "row" else 1 for axis in self.axes]
+        return tensor.repeat(times)
+
     def _order(self) -> list[int]:
         widths = [n for n, axis in enumerate(self.axes) if axis == "width"]
         return [self.axes.index("row"), self.axes.index("pos"), *widths]

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from hooks.encode import Batch
 from hooks.positions import Scope, Tokens
@@ -55,6 +56,11 @@ class Tally:
         self.edited = self.edited.cpu()
         for name in ("removed", "energy", "leftover"):
             setattr(self, name, getattr(self, name).cpu().double())
+
+    def widened(self, rows: int) -> Tally:
+        """The counts of the first rows, as counts of all: the others were not touched."""
+        more = rows - len(self.edited)
+        return self if not more else Tally(*(pad(part, (0, more)) for part in vars(self).values()))
 
     def by_prompt(self, owner: Sequence[int], rows: int) -> Tally:
         """The counts of a vision tower, whose rows are images, as one row a prompt (which has several images or

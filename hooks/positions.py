@@ -64,6 +64,7 @@ class Tokens:
     text_of: Callable[[int], str] | None = None
     patches: bool = False  # True inside a vision tower, whose rows are images and whose positions are patches
     owner: Int[Tensor, " row"] | None = None  # there: the prompt that each image belongs to
+    whole: int | None = None  # of a view of the first rows (see `first`): how many rows there are in all
     memo: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)  # of this forward
 
     @property
@@ -140,6 +141,17 @@ class Tokens:
         """The view of some columns of the batch."""
         names = ("input_ids", "position", "is_image")
         return replace(self, **{name: getattr(self, name)[:, chosen] for name in names})
+
+    def rows(self, chosen: Int[Tensor, " n"]) -> Tokens:
+        """The view of the chosen rows, in this order."""
+        return replace(self, **{name: value[chosen] for name, value in vars(self).items() if isinstance(value, Tensor)})
+
+    def first(self, rows: int) -> Tokens:
+        """The view of the first rows of the batch, those that a forward has come to so far."""
+        if rows not in self.memo.setdefault("first", {}):
+            parts = {name: value[:rows] for name, value in vars(self).items() if isinstance(value, Tensor)}
+            self.memo["first"][rows] = replace(self, **parts, whole=len(self.position))
+        return self.memo["first"][rows]
 
     @staticmethod
     def of_patches(rows: int, patches: int, device: torch.device, owner: Sequence[int] | None = None) -> Tokens:

@@ -24,14 +24,16 @@ from hooks.decoding import (
     stop_ids_of,
 )
 from hooks.deepstack import injected_layers
-from hooks.encode import Batch, Encoder, last_rows, next_token_index
+from hooks.encode import Batch, Encoder
 from hooks.engine import Passed, Stop, Visit, forward_hooks, hooked, outside, wanted
 from hooks.example import towers_with
 from hooks.features import ImageFeatures
+from hooks.head import NextToken
 from hooks.joints import Joint, find_joints
 from hooks.locate import located
 from hooks.model import Edits, Generation, Keeps, Trace
 from hooks.positions import Tokens
+from hooks.prefix_cache import Prefix, text_of
 from hooks.prompt import Prompt
 from hooks.site import Site
 from hooks.spot import Spot
@@ -49,6 +51,7 @@ class HuggingFaceModel:
     """
 
     reads_images = True  # where the model does; False for a back end that takes text alone
+    native = True  # the forward is the module's own, so that its blocks can be passed in part
 
     def __init__(
         self,
@@ -79,6 +82,7 @@ class HuggingFaceModel:
         self.checkup: Any = None  # the Checkup of the load
         self.why_not_generate: str | None = None  # what the check-up of the load found against it
         self.pads = {"right": True, "left": True}  # False where padding on that side was seen to change numbers
+        self.masks_text = True  # False where padded text was seen to do without an attention mask (`hooks.masks`)
         self._found: dict[str, Any] = {}  # joints and injected layers, when first asked for; one dict for all variants
         self.features = ImageFeatures(module, self.towers["language"].blocks)
         self.tokenizer = tokenizer
@@ -166,27 +170,33 @@ class HuggingFaceModel:
         *,
         logits: bool = True,
         must_edit: bool = True,
+        through: AbstractContextManager[Any] | None = None,
     ) -> Trace:
         """One forward, padded right. Without `logits` it ends after the last wanted site. Raises NothingEdited when
         edits
-        were given and touched no position (unless `must_edit` is False: the caller counts over many batches)."""
+        were given and touched no position (unless `must_edit` is False: the caller counts over many batches).
+        `through` wraps the forward: it records the blocks, or passes them in part (`hooks.recording`,
+        `hooks.staircase`)."""
         batch = self._padded(batch, "right")
         inputs: dict[str, Any] = {
             name: value for name, value in self._on_device(batch).items() if name in self._accepts
         }
+        if not self.masks_text and not batch.image_rows:
+            inputs.pop("attention_mask", None)
         tokens = batch.tokens.to(self.device)
-        columns, of_row = next_token_index(batch)
         if "use_cache" in self._accepts:
             inputs["use_cache"] = False
-        if cut := "logits_to_keep" in self._accepts:  # one column a distinct length, gathered before the LM head
-            inputs["logits_to_keep"] = columns.to(self.device)
+        head = NextToken(self.module, batch, cuts="logits_to_keep" in self._accepts, gathers=self.native)
         out: Any = None
-        with self._ready(batch), self._hooked(batch, keep, edits, lambda: tokens, once=True, stop=not logits) as visit:
-            out = self._forward(inputs)
-        chosen = None
-        if logits:
-            all_columns = out.logits if cut else out.logits[:, columns.to(self.device)]
-            chosen = last_rows(all_columns, of_row)
+        hooking = {"once": True, "stop": not logits, "in_part": through is not None}
+        with (
+            self._ready(batch),
+            through or nullcontext(),
+            head.gathering() if logits else nullcontext(),
+            self._hooked(batch, keep, edits, lambda: tokens, **hooking) as visit,
+        ):
+            out = self._forward({**inputs, **head.arguments})
+        chosen = head.of(out.logits) if logits else None
         trace = Trace({site: kept[0] for site, kept in visit.kept.items() if kept}, chosen, visit.tallies)
         if must_edit:
             visit.refuse_idle()
@@ -200,32 +210,53 @@ class HuggingFaceModel:
         *,
         must_edit: bool = True,
         max_new_tokens: int = 64,
+        after: Prefix | None = None,
         **sampling: Any,
     ) -> Generation:
         """Answers to the prompts (a response given in a prompt is left out), padded left, with the KV cache; greedy
         unless `do_sample=True` (with `temperature`, `top_p`, ...; the checkpoint's own sampling settings do not count).
-        Scopes are extended token by token; rows that have ended are edited no more."""
+        Scopes are extended token by token; rows that have ended are edited no more. With `after`
+        (hooks.prefix_cache) the columns of that cache are not read again, and nothing acts on them."""
         refuse_what_moves_rows(sampling)
         refuse_unsound(self.why_not_generate)
         stop_ids = self._stopping(sampling)
-        batch = self._padded(self.encoder.collate([one.prompt_only() for one in batch.encoded], "left"), "left")
-        clock = StepClock(batch.tokens.to(self.device), stop_ids)
+        options = {**plainly(sampling, self.encoder.pad_id, stop_ids), "max_new_tokens": max_new_tokens}
+        batch = self.encoder.collate([one.prompt_only() for one in batch.encoded], "left")
+        out, visit = self.decoded(batch, keep, edits, stop_ids, options, after)
+        texts, ids, finished = read_off(out[:, batch.inputs["input_ids"].shape[1] :], stop_ids, self.tokenizer)
+        generation = Generation(texts, ids, finished, visit.kept, visit.tallies)
+        if must_edit:
+            visit.refuse_idle()
+        return generation
+
+    def decoded(
+        self,
+        batch: Batch,
+        keep: Keeps | None,
+        edits: Edits | None,
+        stop_ids: frozenset[int],
+        options: dict[str, Any],
+        after: Prefix | None = None,
+    ) -> tuple[Any, Visit]:
+        """What the library's own `generate` returns under keeps and edits for prompts padded left, and what they
+        saw."""
+        batch = self._padded(batch, "left")
+        inputs, tokens = self._on_device(batch), batch.tokens
+        if after is not None:
+            inputs, tokens = text_of(inputs, batch), tokens.columns(slice(after.length, None))
+            options = {**options, "past_key_values": after.cache}
+        clock = StepClock(tokens.to(self.device), stop_ids)
         handle = self.module.register_forward_pre_hook(clock.tick, with_kwargs=True)
-        options = plainly(sampling, self.encoder.pad_id, stop_ids)
         try:
             with (
                 plain_settings(self.module),
                 self._ready(batch),
                 self._hooked(batch, keep, edits, lambda: clock.tokens) as visit,
             ):
-                out = self._generate(self._on_device(batch), max_new_tokens=max_new_tokens, **options)
+                out = self._generate(inputs, **options)
         finally:
             handle.remove()
-        texts, ids, finished = read_off(out[:, batch.inputs["input_ids"].shape[1] :], stop_ids, self.tokenizer)
-        generation = Generation(texts, ids, finished, visit.kept, visit.tallies)
-        if must_edit:
-            visit.refuse_idle()
-        return generation
+        return out, visit
 
     def _padded(self, batch: Batch, side: str) -> Batch:
         if not self.pads[side] and len({len(one) for one in batch.encoded}) > 1:
@@ -259,7 +290,7 @@ class HuggingFaceModel:
     def _forward(self, inputs: dict[str, Any]) -> Any:
         return self.module(**inputs)
 
-    def _generate(self, inputs: dict[str, Tensor], **options: Any) -> Tensor:
+    def _generate(self, inputs: dict[str, Tensor], **options: Any) -> Any:
         return self.module.generate(**inputs, **options)  # type: ignore[operator]
 
     def _hooked(
@@ -271,10 +302,14 @@ class HuggingFaceModel:
         *,
         once: bool = False,
         stop: bool = False,
+        in_part: bool = False,
     ) -> AbstractContextManager[Visit]:
         def view_of(site: Site, tensor: Tensor) -> View:
             if site.tower == "language":
-                return text_view(site, tensor, now(), self.layout)
+                tokens = now()
+                if in_part and self.layout.plain and len(tensor) < len(tokens.position):
+                    tokens = tokens.first(len(tensor))
+                return text_view(site, tensor, tokens, self.layout)
             return self._vision_view(batch, tensor)
 
         spots = {site: self.spot(site, text_only=not batch.image_rows) for site in wanted(keep, edits)}

@@ -5,39 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
-
-import torch
-from torch import Tensor
+from typing import Any
 
 from hooks.backends.hf import HuggingFaceModel
-from hooks.encode import Batch
-from hooks.encoded_prompts import EncodedPrompts
-from hooks.model import Edits, NothingEdited
+from hooks.model import NothingEdited
 from hooks.prompt import Prompt, as_prompts
 from stores import ResultTable, content_key, provenance
-from workbench.interventions.cells import CellTally, Grid, Intervention, fingerprint, grouped
+from workbench.interventions.cells import Intervention, fingerprint
+from workbench.interventions.measuring import Asked, Measurement, Scorer
+from workbench.interventions.planner import NEARLY_EMPTY, Bounds
 from workbench.interventions.proof import Proof, proof_facts, proved
-from workbench.interventions.readout import Choice, choice_of, edit_facts, kl_from, prefilled, prompt_facts
+from workbench.interventions.work import Work, memory_of
 from workbench.progress import Progress
 from workbench.subspace import controls as control_directions
 from workbench.subspace.directions import Directions
 from workbench.subspace.rows import RowSource
-from workbench.units import kinds_of, length_sorted
 
-TABLE_VERSION = 1
-
-
-@runtime_checkable
-class Scorer(Protocol):
-    """What a sweep needs of a judge (see workbench.behaviour.judges)."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def revision(self) -> str: ...
-
-    def score(self, prompt: Prompt, text: str, *, finished: bool = True) -> Any: ...
+TABLE_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -72,6 +56,9 @@ def sweep(
     seed: int = 0,
     max_new_tokens: int = 16,
     max_tokens: int = 8192,
+    memory: int | None = None,
+    exact: bool = False,
+    explain: bool = False,
     progress: bool = True,
 ) -> ResultTable:
     """One row for every (cell, prompt): the unedited model first, then each intervention, then `controls` random twins
@@ -86,6 +73,11 @@ def sweep(
     where the cells edit. For an ablation `proof` says what is left of its direction, layer by layer, and `proof_floor`
     what rounding explains; AblationIncomplete is raised where it is more. A sweep that was stopped goes on in `to` from
     its last batch; raises NothingEdited when a cell touched no prompt.
+
+    Each batch is read once; a cell runs from the block, or the column, where it begins to differ, several cells a pass
+    of at most `max_tokens` (see `workbench.interventions.planner`; `explain` prints what was chosen and why). The shape of a pass moves numbers within rounding; with `exact` every cell is a pass
+    of its own, whose logits are those of a whole forward to the last bit. `memory` bounds, in bytes, what is recorded
+    (default: 2 GiB, or a quarter of the device's free memory).
     """
     listed = as_prompts(prompts)
     calm = [] if neutral is None else as_prompts(neutral)
@@ -108,16 +100,8 @@ def sweep(
         raise ValueError(
             "sweep has nothing to measure: expected a judge, or prompts with the tags 'right' and 'contrary'."
         )
-    asked = _Asked.of(listed, calm, model, reads_choice)
-    lengths = asked.plain.lengths
-    units = length_sorted(lengths, max_tokens, kinds_of(model, listed, lengths))
-    widest = max(len(unit) * max(lengths[i] for i in unit) for unit in units)
-    groups = list(grouped(edits, max(1, max_tokens // widest)))
-    plan = {
-        f"cells{members[0]}-{members[-1]}.{u}": (g, u)
-        for g, (members, _) in enumerate(groups)
-        for u in range(len(units))
-    }
+    asked = Asked.of(listed, calm, model, reads_choice)
+    work = Work.of(model, listed, asked.plain.lengths, edits, max_tokens, written=judge is not None)
     spec = {
         "table": "sweep",
         "version": TABLE_VERSION,
@@ -129,32 +113,42 @@ def sweep(
         "neutral": content_key([prompt.record() for prompt in calm]),
         "generation": {"max_new_tokens": max_new_tokens, "greedy": True},
         "max_tokens": max_tokens,  # it decides the batches, by which the table is planned
+        "exact": exact,
         "seed": seed,
     }
-    table = ResultTable.create(to, spec=spec, plan=list(plan), provenance=provenance.collect(seed=seed, **model.facts))
+    bounds = Bounds(max_tokens, memory or memory_of(model), exact, NEARLY_EMPTY.get(model.device.type, 2048))
+    measure = Measurement(model, judge, asked, bounds, max_new_tokens)
+    table = ResultTable.create(to, spec=spec, plan=work.keys, provenance=provenance.collect(seed=seed, **model.facts))
     missing = set(table.missing())
-    runner = _Runner(model, judge, asked, max_new_tokens, max_tokens)
+    if explain and missing:
+        print("\n".join(measure.explained(work.units, dict(enumerate(edits)))))
     name = "sweep" if to is None else f"sweep {Path(to).name}"
-    with Progress(name, len(plan), done=len(plan) - len(missing), show=progress) as bar:
-        divergences: dict[int, list[float | None]] = {}
-        proofs: dict[int, Proof] = {}
-        for key, (g, u) in plan.items():
-            if key not in missing:
-                continue
-            members, grid = groups[g]
-            if g not in divergences:
-                divergences = {g: runner.neutral_kl(grid)}
-                proofs = proved(model, listed, {c: every[c].intervention for c in members if not every[c].control})
-            rows = runner.measure(grid, units[u])
-            table.commit(
-                key,
-                [
-                    {"cell": c, **every[c].describe(), "kl_neutral": kl, **proof_facts(proofs.get(c)), **row}
-                    for c, kl, cell_rows in zip(members, divergences[g], rows, strict=True)
-                    for row in cell_rows
-                ],
-            )
-            bar.update()
+    with Progress(name, len(work.keys), done=len(work.keys) - len(missing), show=progress) as bar:
+        divergences: dict[int, float | None] = {}
+        proofs: dict[int, Proof | None] = {}
+        for unit, parts in work.left(missing):
+            batches = measure.of(unit)
+            for key, members in parts:
+                for run in work.runs_of([c for c in members if c not in divergences]):
+                    divergences |= measure.neutral_kl({c: edits[c] for c in run})
+                new = [c for c in members if c not in proofs and not every[c].control]
+                proofs |= {c: None for c in new} | proved(model, listed, {c: every[c].intervention for c in new})
+                rows = batches.rows({c: edits[c] for c in members})
+                table.commit(
+                    key,
+                    [
+                        {
+                            "cell": c,
+                            **every[c].describe(),
+                            "kl_neutral": divergences[c],
+                            **proof_facts(proofs.get(c)),
+                            **row,
+                        }
+                        for c in members
+                        for row in rows[c]
+                    ],
+                )
+                bar.update()
     _refuse_idle(table, every)
     return table
 
@@ -193,95 +187,6 @@ def _refuse_other_scope(intervention: Intervention, activations: RowSource | Non
             f"energy-matched controls need activations of the positions that are edited, {at!r}; these were captured "
             f"at {scope!r}, where other directions hold the energy: capture(..., at={at!r})."
         )
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """The prompts of a sweep, encoded once: as they are, with the answer begun, and the neutral ones."""
-
-    prompts: Sequence[Prompt]
-    plain: EncodedPrompts
-    begun: EncodedPrompts
-    choice: Choice | None
-    neutral: Sequence[Prompt]
-    calm: EncodedPrompts
-
-    @staticmethod
-    def of(prompts: Sequence[Prompt], calm: Sequence[Prompt], model: HuggingFaceModel, reads_choice: bool) -> _Asked:
-        encoder = model.encoder
-        return _Asked(
-            prompts,
-            EncodedPrompts(encoder, prompts),
-            EncodedPrompts(encoder, [prefilled(prompt) for prompt in prompts] if reads_choice else []),
-            choice_of(prompts, encoder) if reads_choice else None,
-            calm,
-            EncodedPrompts(encoder, calm),
-        )
-
-
-@dataclass(frozen=True)
-class _Runner:
-    """Measures the cells of one grid on some prompts."""
-
-    model: HuggingFaceModel
-    judge: Scorer | None
-    asked: _Asked
-    max_new_tokens: int
-    max_tokens: int
-
-    def measure(self, grid: Grid, unit: Sequence[int]) -> list[list[dict[str, Any]]]:
-        """Rows [cell][prompt] for the prompts of one unit."""
-        n, cells, model = len(unit), len(grid.edits), self.model
-        rows = [[prompt_facts(self.asked.prompts[i]) for i in unit] for _ in range(cells)]
-        tallies: list[list[CellTally]] = []
-        if self.judge is not None:
-            batch = grid.batch(model.encoder.collate(self.asked.plain.taken(unit), "left"))
-            banks = grid.banks(n, model.d_model)
-            out = model.generate(batch, edits=banks, must_edit=False, max_new_tokens=self.max_new_tokens)
-            tallies.append(grid.per_cell(out.tallies, n))
-            for c in range(cells):
-                for p, i in enumerate(unit):
-                    text, finished = out.texts[c * n + p], out.finished[c * n + p]
-                    verdict = self.judge.score(self.asked.prompts[i], text, finished=finished)
-                    rows[c][p] |= {"category": verdict.category, "score": verdict.score}
-                    rows[c][p] |= {"text": text, "finished": finished}
-        if self.asked.choice is not None:
-            batch = grid.batch(model.encoder.collate(self.asked.begun.taken(unit)))
-            trace = model.run(batch, edits=grid.banks(n, model.d_model), must_edit=False)
-            tallies.append(grid.per_cell(trace.tallies, n))
-            choice = self.asked.choice.of(unit)
-            assert trace.logits is not None
-            for c, logits in enumerate(trace.logits.reshape(cells, n, -1)):
-                for p, read in enumerate(choice.read(logits)):
-                    rows[c][p] |= read
-        for c in range(cells):
-            # The reading counts the same tokens in every cell; a scope such as `response` acts in the answer alone.
-            tally = next((run[c] for run in reversed(tallies) if run[c].edited.any()), tallies[-1][c])
-            for p in range(n):
-                rows[c][p] |= edit_facts(tally, p, edits=bool(grid.edits[c]))
-        return rows
-
-    def neutral_kl(self, grid: Grid) -> list[float | None]:
-        """Mean KL from the unedited model to each cell over the neutral prompts; None without such prompts."""
-        calm, cells = self.asked.calm, len(grid.edits)
-        if not len(calm):
-            return [None] * cells
-        total = torch.zeros(cells, dtype=torch.float64)
-        kinds = kinds_of(self.model, self.asked.neutral, calm.lengths)
-        for unit in length_sorted(calm.lengths, max(1, self.max_tokens // cells), kinds):
-            batch = self.model.encoder.collate(calm.taken(unit))
-            base = self._logits(batch, {})
-            edited = self._logits(grid.batch(batch), grid.banks(len(batch), self.model.d_model))
-            for c, each in enumerate(
-                edited.reshape(cells, *base.shape)
-            ):  # one by one: a vocabulary in float64 is large
-                total[c] += float(kl_from(base, each).sum())
-        return [float(kl) / len(calm) if cell else 0.0 for cell, kl in zip(grid.edits, total, strict=True)]
-
-    def _logits(self, batch: Batch, edits: Edits) -> Tensor:
-        logits = self.model.run(batch, edits=edits, must_edit=False).logits
-        assert logits is not None
-        return logits
 
 
 def _refuse_idle(table: ResultTable, cells: Sequence[Cell]) -> None:

@@ -1,0 +1,155 @@
+"""What a sweep measures of a batch: answers and their verdicts, the choice at the deciding token, the neutral KL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+
+from hooks.encode import Batch
+from hooks.encoded_prompts import EncodedPrompts
+from hooks.prompt import Prompt
+from workbench.interventions.cells import CellTally
+from workbench.interventions.passes import Passes
+from workbench.interventions.planner import Bounds, CellEdits, explained
+from workbench.interventions.readout import Choice, choice_of, edit_facts, kl_from, prefilled, prompt_facts
+from workbench.units import kinds_of, length_sorted
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """What a sweep needs of a judge (see workbench.behaviour.judges)."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def revision(self) -> str: ...
+
+    def score(self, prompt: Prompt, text: str, *, finished: bool = True) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The prompts of a sweep, encoded once: as they are, with the answer begun, and the neutral ones."""
+
+    prompts: Sequence[Prompt]
+    plain: EncodedPrompts
+    begun: EncodedPrompts
+    choice: Choice | None
+    neutral: Sequence[Prompt]
+    calm: EncodedPrompts
+
+    @staticmethod
+    def of(prompts: Sequence[Prompt], calm: Sequence[Prompt], model: Any, reads_choice: bool) -> Asked:
+        encoder = model.encoder
+        return Asked(
+            prompts,
+            EncodedPrompts(encoder, prompts),
+            EncodedPrompts(encoder, [prefilled(prompt) for prompt in prompts] if reads_choice else []),
+            choice_of(prompts, encoder) if reads_choice else None,
+            calm,
+            EncodedPrompts(encoder, calm),
+        )
+
+
+class Measurement:
+    """Measures cells on batches of the prompts that were asked. `of(unit)` is one batch, `neutral_kl` all neutral
+    ones."""
+
+    def __init__(self, model: Any, judge: Scorer | None, asked: Asked, bounds: Bounds, max_new_tokens: int) -> None:
+        self.model, self.judge, self.asked, self.bounds = model, judge, asked, bounds
+        self.max_new_tokens = max_new_tokens
+        self._calm: list[Passes] | None = None
+
+    def of(self, unit: Sequence[int]) -> OneBatch:
+        """The measurements of the prompts of one unit."""
+        return OneBatch(self, unit)
+
+    def passes(self, encoded: EncodedPrompts, unit: Sequence[int]) -> Passes:
+        batch: Batch = self.model.encoder.collate(encoded.taken(unit))
+        return Passes(self.model, batch, self.bounds)
+
+    def neutral_kl(self, cells: Mapping[int, CellEdits]) -> dict[int, float | None]:
+        """Mean KL from the unedited model to each cell over the neutral prompts; None without such prompts."""
+        if not len(self.asked.calm) or not cells:
+            return dict.fromkeys(cells)
+        total = {c: torch.zeros((), dtype=torch.float64) for c in cells}
+        edited = {c: edits for c, edits in cells.items() if edits}
+        for batch in self._neutral():
+            base = batch.clean[0].logits
+            assert base is not None
+            for reading in batch.read(edited) if edited else ():
+                for c, logits in zip(reading.cells, reading.logits, strict=True):  # one by one: float64 is large
+                    total[c] += kl_from(base, logits).sum().cpu()
+        return {c: float(kl) / len(self.asked.calm) for c, kl in total.items()}
+
+    def _neutral(self) -> list[Passes]:
+        if self._calm is None:
+            lengths = self.asked.calm.lengths
+            kinds = kinds_of(self.model, self.asked.neutral, lengths)
+            units = length_sorted(lengths, self.bounds.tokens, kinds)
+            self._calm = [self.passes(self.asked.calm, unit) for unit in units]
+        return self._calm
+
+    def explained(self, units: Sequence[Sequence[int]], cells: Mapping[int, CellEdits]) -> list[str]:
+        """What will be run, in lines: the plan of the largest batch of readings, and how answers are written."""
+        if self.asked.choice is None:
+            return ["answers only: cells as rows of one generation, behind one cache where their edits begin late"]
+        largest = max(units, key=len)
+        batch = self.passes(self.asked.begun, largest)
+        made, starts = batch.plan(cells), batch.starts(cells)
+        head = f"{len(units)} batches; the largest, {len(largest)} prompts:"
+        return [head, *explained(made, starts, self.model.n_layers, batch.columns)]
+
+
+class OneBatch:
+    """The prompts of one unit, read and answered; the clean pass and its caches live as long as this does."""
+
+    def __init__(self, measurement: Measurement, unit: Sequence[int]) -> None:
+        self._of, self._unit = measurement, unit
+        asked = measurement.asked
+        self._plain = measurement.passes(asked.plain, unit) if measurement.judge is not None else None
+        self._begun = measurement.passes(asked.begun, unit) if asked.choice is not None else None
+
+    def rows(self, cells: Mapping[int, CellEdits]) -> dict[int, list[dict[str, Any]]]:
+        """Rows [cell][prompt] of what was measured."""
+        asked, unit = self._of.asked, self._unit
+        rows = {c: [prompt_facts(asked.prompts[i]) for i in unit] for c in cells}
+        answered, read = self._answer(cells, rows), self._read(cells, rows)
+        for c in cells:
+            # The reading counts the same tokens in every cell; a scope such as `response` acts in the answer alone.
+            runs = [tallies[c] for tallies in (answered, read) if tallies]
+            tally = next((run for run in reversed(runs) if run.edited.any()), runs[-1])
+            for p, row in enumerate(rows[c]):
+                row |= edit_facts(tally, p, edits=bool(cells[c]))
+        return rows
+
+    def _answer(self, cells: Mapping[int, CellEdits], rows: dict[int, list[dict[str, Any]]]) -> dict[int, CellTally]:
+        judge, tallies = self._of.judge, {}
+        if judge is None or self._plain is None:
+            return tallies
+        n = len(self._unit)
+        for answers in self._plain.answer(cells, self._of.max_new_tokens):
+            out = answers.generation
+            for place, c in enumerate(answers.cells):
+                tallies[c] = answers.tallies[place]
+                for p, i in enumerate(self._unit):
+                    text, finished = out.texts[place * n + p], out.finished[place * n + p]
+                    verdict = judge.score(self._of.asked.prompts[i], text, finished=finished)
+                    rows[c][p] |= {"category": verdict.category, "score": verdict.score}
+                    rows[c][p] |= {"text": text, "finished": finished}
+        return tallies
+
+    def _read(self, cells: Mapping[int, CellEdits], rows: dict[int, list[dict[str, Any]]]) -> dict[int, CellTally]:
+        tallies: dict[int, CellTally] = {}
+        if self._of.asked.choice is None or self._begun is None:
+            return tallies
+        choice = self._of.asked.choice.of(self._unit)
+        for reading in self._begun.read(cells):
+            for place, c in enumerate(reading.cells):
+                tallies[c] = reading.tallies[place]
+                for p, found in enumerate(choice.read(reading.logits[place])):
+                    rows[c][p] |= found
+        return tallies
