@@ -7,6 +7,7 @@ import torch
 from hooks.asked import LONG, SHORT, Asked, Verdict, distance, everything, newest, pushed
 from hooks.decoding import GeneratesWithoutCache
 from hooks.example import picture_batches
+from hooks.masks import leave_out, unneeded
 from hooks.pool import Pool
 from hooks.prompt import Message, Prompt
 from hooks.site import Site
@@ -15,14 +16,18 @@ from hooks.site import Site
 def padding(asked: Asked) -> Verdict:
     """A row of a batch padded on the right has the residual that it has alone. The same is measured for prompts padded
     on the left, as generation does it: some architectures count positions from the pad. On a side where it does not
-    hold the model takes rows of one length only, from then on; on the left that is no fault."""
+    hold the model takes rows of one length only, from then on; on the left that is no fault. Where it holds on the
+    right without a mask as well, padded text goes without."""
     model, last = asked.model, Site(asked.model.n_layers - 1)
     model.pads.update(right=True, left=True)
+    model.masks_text = True
     batch, keep = asked.batch(SHORT, LONG), {last: newest}
     alone = torch.cat([model.run(asked.batch(text), {last: Pool("last")}).kept[last] for text in (SHORT, LONG)])
     right = distance(model.run(batch, {last: Pool("last")}).kept[last], alone)
     left = distance(model.generate(batch, keep, max_new_tokens=1).kept[last][0], alone)
     model.pads.update(right=right <= asked.tolerance, left=left <= asked.tolerance)
+    if model.native and model.pads["right"] and unneeded(model, batch, asked.tolerance):
+        leave_out(model)
     apart = "" if all(model.pads.values()) else "; rows of different length go apart"
     return model.pads[
         "right"

@@ -12,6 +12,7 @@ from stores.errors import StoreMismatch as StoreMismatch
 from stores.errors import StoreMissing as StoreMissing
 from stores.errors import UnknownName as UnknownName
 from stores.errors import UnsafeFile as UnsafeFile
+from stores.estimate import bytes_of as bytes_of
 from stores.plan import Stream as Stream
 from stores.plan import Unit as Unit
 from stores.results import ResultTable as ResultTable
@@ -33,6 +34,7 @@ __all__ = [
     "Unit",
     "UnknownName",
     "UnsafeFile",
+    "bytes_of",
     "canonical_json",
     "content_key",
     "provenance",

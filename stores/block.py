@@ -10,7 +10,7 @@ from jaxtyping import Integer, Shaped
 
 from stores.errors import NotFinite
 from stores.plan import Stream, Unit
-from stores.schema import DTYPES
+from stores.schema import DTYPES, StoredDtype
 
 _MAX_TEXT_BYTES = 4096
 
@@ -20,9 +20,10 @@ class Block:
     """Residuals of one unit at the sites of one stream, with the row index: row -> (prompt id, variant, position,
     token id).
 
-    `values` holds float32, float16, or the raw bits of bfloat16 as uint16. `position` is the absolute token position,
-    and `token_id` the token there; pooled rows use -1 for what they do not have. No rows at all is legal (text
-    prompts have no image tokens).
+    `values` holds float32, float16, or the raw bits of bfloat16 as uint16; a view into a larger buffer is never copied
+    as long as the rows of each layer lie one behind the other. `position` is the absolute token position, and
+    `token_id` the token there; pooled rows use -1 for what they do not have. No rows at all is legal (text prompts have
+    no image tokens).
     """
 
     values: Shaped[np.ndarray, "layer row d_model"]
@@ -30,11 +31,15 @@ class Block:
     variant: Sequence[str]
     position: Integer[np.ndarray, " row"] | Sequence[int]
     token_id: Integer[np.ndarray, " row"] | Sequence[int]
+    finite: bool = False
+    """whether the caller has looked for NaN and infinity, on the device that made the values; else the store looks"""
 
 
-def checked(block: Block, stream: Stream, unit: Unit, allow_nonfinite: bool) -> Block:
-    """The block with its columns as arrays. Raises ValueError for wrong shapes, dtypes or prompts, NotFinite for NaN
-    or Inf."""
+def checked(block: Block, stream: Stream, unit: Unit) -> Block:
+    """The block with its columns as arrays, its values as they came: they are looked at once, while they are written.
+
+    Raises ValueError for wrong shapes, dtypes or prompts.
+    """
     where = f"Unit {unit.key!r}, stream {stream.name!r}"
     values, stored = np.asarray(block.values), DTYPES[stream.dtype]
     if values.dtype.newbyteorder("<") != stored.raw:
@@ -66,28 +71,40 @@ def checked(block: Block, stream: Stream, unit: Unit, allow_nonfinite: bool) -> 
             raise ValueError(
                 f"{where}: {text[:40]!r} as prompt id or variant: expected 1 to {_MAX_TEXT_BYTES} bytes, no NUL."
             )
-    if not allow_nonfinite:
-        _refuse_nonfinite(values, stored.bits, stored.exponent, stream, where)
     return Block(
-        np.ascontiguousarray(values, dtype=stored.raw),
+        values,
         list(block.prompt_id),
         list(block.variant),
         whole_numbers(block.position, f"{where}: position"),
         whole_numbers(block.token_id, f"{where}: token_id"),
+        block.finite,
     )
 
 
-def _refuse_nonfinite(values: np.ndarray, bits: np.dtype, exponent: int, stream: Stream, where: str) -> None:
-    """NaN and infinity are the codes whose exponent bits are all set: integer work, the same for all three formats."""
-    for layer, plane in zip(stream.layers, np.ascontiguousarray(values), strict=True):
-        bad = int(np.count_nonzero((plane.view(bits) & exponent) == exponent))
-        if bad:
-            raise NotFinite(
-                f"{where}, layer {layer}: {bad} of {plane.size} values are NaN or infinite, expected none. A "
-                "float16 overflow "
-                "or a broken forward pass is usual; store in bfloat16 or float32, or put allow_nonfinite=True into "
-                "the spec."
-            )
+class Codes:
+    """The bits of some values, to be looked at for NaN and infinity; in all three formats alike, those are the codes
+    whose exponent bits are all set."""
+
+    def __init__(self, values: Shaped[np.ndarray, " n"], stored: StoredDtype) -> None:
+        self._stored = stored
+        self._signed, self._unsigned = values.view(stored.signed), values.view(stored.bits)
+
+    def finite(self, start: int, stop: int) -> bool:
+        """Whether none of these values is NaN or infinite. Those codes are the largest there are: as signed integers
+        with a positive sign, as unsigned ones with a negative sign. Two maxima, and nothing is allocated."""
+        return bool(
+            np.maximum.reduce(self._signed[start:stop]) < self._stored.exponent
+            and np.maximum.reduce(self._unsigned[start:stop]) < self._stored.exponent + self._stored.sign
+        )
+
+    def not_finite(self, where: str) -> NotFinite:
+        """The error, with how many there are among all of the values."""
+        exponent = self._stored.exponent
+        bad = int(np.count_nonzero((self._unsigned & exponent) == exponent))
+        return NotFinite(
+            f"{where}: {bad} of {self._unsigned.size} values are NaN or infinite, expected none. A float16 overflow or "
+            "a broken forward pass is usual; store in bfloat16 or float32, or put allow_nonfinite=True into the spec."
+        )
 
 
 def whole_numbers(column: np.ndarray | Sequence[int], name: str) -> Integer[np.ndarray, " row"]:

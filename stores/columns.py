@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import xxhash
 
-from stores import schema
+from stores import h5_write, schema
 from stores.errors import StoreCorrupted
 from stores.safe_h5 import MEND, SafeFile
 
@@ -49,18 +49,19 @@ def build_table(attributes: Mapping[str, str], columns: Columns) -> memoryview:
     buffer = io.BytesIO()
     with h5py.File(buffer, "w", libver="latest") as file:
         for name, text in attributes.items():
-            schema.write_text(file, name, text)
-        schema.write_encoding(file, "result-shard")
+            h5_write.write_text(file.id, name, text)
+        h5_write.write_encoding(file.id, "result-shard")
         stored: dict[str, np.ndarray] = {}
         kinds = {name: _kind(values) for name, values in columns.items()}
         for name, values in columns.items():
             stored.update(_encoded(name, kinds[name], values))
         for path, array in stored.items():
-            options = {"chunks": array.shape, "fletcher32": True} if array.size else {}
-            schema.write_encoding(file.create_dataset(path, data=array, track_times=False, **options), "array")
+            h5_write.column(file.id, path, array)
+        # Names and types of the columns, in order: a dataset, since HDF5 lists the objects of a group by name only.
         order = json.dumps(list(kinds.items()))
-        _write_order(file, order)
-        schema.write_text(file, schema.A_INDEX_HASH, _hash(order, stored))
+        data = np.frombuffer(order.encode("utf-8", "surrogatepass"), dtype=np.uint8)
+        h5_write.column(file.id, schema.COLUMN_ORDER, data, kind="json")
+        h5_write.write_text(file.id, schema.A_INDEX_HASH, _hash(order, stored))
     return buffer.getbuffer()
 
 
@@ -116,15 +117,6 @@ def _decoded(name: str, kind: str, stored: Mapping[str, np.ndarray]) -> Iterator
     for start, stop, absent in zip(offsets[:-1], offsets[1:], null.tolist(), strict=True):
         text = raw[start:stop].decode("utf-8", "surrogatepass")
         yield None if absent else text if kind == "text" else json.loads(text)
-
-
-def _write_order(file: h5py.File, order: str) -> None:
-    """Names and types of the columns, in order: a dataset, since HDF5 lists the objects of a group by name only."""
-    data = np.frombuffer(order.encode("utf-8", "surrogatepass"), dtype=np.uint8)
-    schema.write_encoding(
-        file.create_dataset(schema.COLUMN_ORDER, data=data, chunks=data.shape, fletcher32=True, track_times=False),
-        "json",
-    )
 
 
 def _hash(order: str, stored: Mapping[str, np.ndarray]) -> str:

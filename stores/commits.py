@@ -1,17 +1,16 @@
-"""CommitLog: which units were committed, with size and sha256. One append-only file a writer; the reader takes the
+"""CommitLog: which units were committed, with size and seal. One append-only file a writer; the reader takes the
 union."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 from stores import publish
-
-Fact = tuple[int, str]
-"""(bytes, sha256) of one committed shard"""
+from stores.seals import Fact
 
 
 class CommitLog:
@@ -27,6 +26,7 @@ class CommitLog:
         """Unit key -> what was committed under it (more than once, if a shard was deleted and made anew).
 
         A line that does not parse is the last one of a writer that crashed: left out, since it was never acknowledged.
+        So is one whose digests are all unknown here (a later version's): its shard is known by the identity inside.
         """
         for entry in sorted(self.folder.glob("*.jsonl")) if self.folder.is_dir() else []:
             size = entry.stat().st_size
@@ -35,8 +35,7 @@ class CommitLog:
             for line in entry.read_bytes().split(b"\n"):
                 try:
                     record = json.loads(line)
-                    fact = int(record["bytes"]), str(record["sha256"])
-                    self._facts.setdefault(str(record["unit"]), set()).add(fact)
+                    self._facts.setdefault(str(record["unit"]), set()).add(Fact.of_record(record))
                 except (ValueError, KeyError, TypeError, RecursionError):
                     continue
             self._sizes[entry.name] = size
@@ -47,11 +46,15 @@ class CommitLog:
         if self._own is None or self._own[0] != os.getpid():  # a forked worker must not write into its parent's log
             self._own = os.getpid(), self.folder / f"{publish.owner_name()}.jsonl"
         log = self._own[1]
-        fresh = not log.exists()
+        fresh, line = not log.exists(), json.dumps(record).encode() + b"\n"
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            os.write(descriptor, json.dumps(record).encode() + b"\n")
+            if os.write(descriptor, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(log))
             os.fsync(descriptor)
+        except OSError:
+            self._own = None  # the line may be torn, and nothing may be written behind it: the next one gets a new log
+            raise
         finally:
             os.close(descriptor)
         if fresh:

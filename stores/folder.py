@@ -2,7 +2,7 @@
 there.
 
 What is true: a unit is done when its shard stands under its final name, for a shard gets that name only when it is
-whole and synced. The logs add what a directory cannot say (size and sha256), and can be thrown away: shards without a
+whole and synced. The logs add what a directory cannot say (size and seal), and can be thrown away: shards without a
 log line are recognised by the identity that each carries inside.
 """
 
@@ -15,16 +15,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from stores import publish, safe_h5, schema
+from stores import publish, safe_h5, schema, seals
 from stores.canonical import content_key, plain
-from stores.commits import CommitLog, Fact
+from stores.commits import CommitLog
 from stores.errors import StoreCorrupted, StoreError, StoreMissing
 from stores.manifest import Manifest, prompt_records, read_manifest
 from stores.plan import Stream, Unit, new_segment
 from stores.provenance import scrubbed, secrets_in
+from stores.seals import Fact, Seal, Span
 
 MEND = safe_h5.MEND
 _MAX_ATTRIBUTE = 256 << 10
@@ -39,6 +41,8 @@ class ShardFolder:
 
     path: Path
     manifest: Manifest
+    algorithm: str = seals.SHA256
+    """the seal of the shards that are written here; those that are read may have any"""
     _confirmed: dict[str, Status] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -57,6 +61,7 @@ class ShardFolder:
         prompts: Sequence[Mapping[str, Any]] = (),
         streams: Sequence[Stream] = (),
         by_prompt: bool = True,
+        algorithm: str = seals.SHA256,
     ) -> ShardFolder:
         """A new store, or the one that is there when its spec is equal; prompts it does not have add a plan segment.
 
@@ -87,7 +92,7 @@ class ShardFolder:
             _check_plan(manifest, by_prompt)
             if manifest != stored or not (path / schema.MANIFEST).exists():
                 publish.replace(manifest.to_bytes(), path / schema.MANIFEST, path / schema.TMP)
-        return cls(path, manifest)
+        return cls(path, manifest, algorithm)
 
     @classmethod
     def open(cls, path: str | Path, kind: str) -> ShardFolder:
@@ -115,9 +120,15 @@ class ShardFolder:
             schema.A_CONTENT_KEY: self.manifest.content_key,
             schema.A_UNIT: unit.key,
             schema.A_UNIT_PROMPTS: content_key(unit.prompt_ids),
+            **self._origin,
+            schema.A_NOTE: note,
+        }
+
+    @cached_property
+    def _origin(self) -> dict[str, str]:
+        return {
             schema.A_SPEC: _short_json(self.manifest.spec),
             schema.A_PROVENANCE: _short_json(self.manifest.provenance),
-            schema.A_NOTE: note,
         }
 
     def check_identity(self, file: safe_h5.SafeFile, unit: Unit) -> None:
@@ -143,11 +154,17 @@ class ShardFolder:
         return unit
 
     def commit(
-        self, unit: Unit, data: bytes | memoryview, rows: Mapping[str, int], confirm: Callable[[], object]
+        self,
+        unit: Unit,
+        content: bytes | memoryview | Callable[[int, Seal], object],
+        rows: Mapping[str, int],
+        confirm: Callable[[], Sequence[Span]],
     ) -> bool:
         """Publishes a shard and logs it. True: ours. False: another writer was first, `confirm()` has checked theirs.
 
-        When this returns, shard, folder entry and log line are synced: neither kill nor power cut takes them back.
+        `content` is its bytes, or writes them into a descriptor and into the seal; `confirm` returns where the values
+        lie that it found to fit their own hashes. When this returns, shard, folder
+        entry and log line are synced: neither kill nor power cut takes them back.
         """
         final = self.shard_path(unit)
         for folder in (final.parent, self.path / schema.TMP, self.path / schema.COMMITS):
@@ -155,21 +172,24 @@ class ShardFolder:
         if final.parent not in self._synced:  # another writer may have made it, and not have synced its name yet
             publish.sync_folder(final.parent.parent)
             self._synced.add(final.parent)
-        ours = publish.publish(data, final, self.path / schema.TMP)
-        if not ours:
-            confirm()
-            data = final.read_bytes()
-        self._log.append(
-            {
-                "unit": unit.key,
-                "file": str(final.relative_to(self.path)),
-                "bytes": memoryview(data).nbytes,
-                "sha256": hashlib.sha256(data).hexdigest(),
-                "rows": dict(rows),
-                "time": round(time.time(), 3),
-            }
-        )
+        seal = Seal(self.algorithm)
+
+        def write(file: int) -> None:
+            if callable(content):
+                content(file, seal)
+            else:
+                seal.update(content)
+                publish.write_at(file, content, 0)
+
+        ours = publish.publish(write, final, self.path / schema.TMP)
+        fact = seal.fact if ours else seals.read_fact(final, {self.algorithm}, confirm())
+        self._append(unit, fact, dict(rows))
         return ours
+
+    def _append(self, unit: Unit, fact: Fact, rows: dict[str, int] | None = None) -> None:
+        file = str(self.shard_path(unit).relative_to(self.path))
+        more = {} if rows is None else {"rows": rows}
+        self._log.append({"unit": unit.key, "file": file, **fact.record(), **more, "time": round(time.time(), 3)})
 
     def committed(self) -> list[tuple[Unit, Status]]:
         """Units whose shard stands, in plan order. Raises StoreCorrupted or StoreMissing for damaged or lost shards."""
@@ -187,8 +207,12 @@ class ShardFolder:
         done = {unit.key for unit, _ in self._survey()[0]}
         return [unit for unit in self.units.values() if unit.key not in done]
 
-    def problems(self, check: Callable[[Unit], object]) -> list[str]:
-        """One line a fault: size and sha256 against the log, then `check(unit)`. Reads every byte of every shard."""
+    def problems(self, check: Callable[[Unit], Sequence[Span]], deep: bool = False) -> list[str]:
+        """One line a fault: `check(unit)`, then size and hashes against the log. Reads every byte of every shard.
+
+        `check` returns where the values lie that it found to fit their own hashes. `deep` adds the sha256 of each sound
+        shard to the log, where it has none.
+        """
         found, facts = [], self._log.facts()
         for unit in self.units.values():
             path, logged = self.shard_path(unit), facts.get(unit.key, set())
@@ -196,15 +220,17 @@ class ShardFolder:
                 if logged:
                     found.append(f"{path}: committed (unit {unit.key!r}) and gone. Mend: run the same command again.")
                 continue
+            algorithms = seals.algorithms_of(logged)
+            lacking = {seals.SHA256} - algorithms if deep else set()
             try:
-                with os.fdopen(safe_h5.open_descriptor(path), "rb") as file:
-                    actual = os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
-                if logged and actual not in logged:
-                    found.append(f"{path}: its bytes are not those that were committed (unit {unit.key!r}). {MEND}")
-                else:
-                    check(unit)
+                fact = seals.read_fact(path, algorithms | lacking, check(unit))
             except StoreError as error:
                 found.append(str(error))
+                continue
+            if logged and not seals.fits(fact, logged):
+                found.append(f"{path}: its bytes are not those that were committed (unit {unit.key!r}). {MEND}")
+            elif lacking:
+                self._append(unit, fact)
         return found
 
     def _survey(self) -> tuple[list[tuple[Unit, Status]], list[Unit]]:
@@ -231,8 +257,9 @@ class ShardFolder:
     def _check_present(self, unit: Unit, path: Path, status: Status, logged: set[Fact] | None) -> None:
         """By size, when the shard is in the log; by the identity it carries, once, when it is not."""
         if logged:
-            if status[0] not in {size for size, _ in logged}:
-                expected = " or ".join(str(size) for size, _ in sorted(logged))
+            sizes = {fact.size for fact in logged}
+            if status[0] not in sizes:
+                expected = " or ".join(map(str, sorted(sizes)))
                 raise StoreCorrupted(f"{path} has {status[0]} bytes, expected {expected} (unit {unit.key!r}). {MEND}")
         elif self._confirmed.get(path.name) != status:
             with safe_h5.opened(path) as file:

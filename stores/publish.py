@@ -9,11 +9,14 @@ import re
 import secrets
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 _NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 _AT_FDCWD, _RENAME_NOREPLACE = -100, 1
 _STALE_SECONDS = 24 * 3600
+
+Content = bytes | memoryview | Callable[[int], object]
 
 
 def owner_name() -> str:
@@ -22,15 +25,16 @@ def owner_name() -> str:
     return f"{host}.{os.getpid()}.{secrets.token_hex(4)}"
 
 
-def publish(data: bytes | memoryview, final: Path, tmp: Path) -> bool:
-    """Writes `data` under the name `final`. True: ours is there now. False: somebody was first, theirs is untouched.
+def publish(content: Content, final: Path, tmp: Path) -> bool:
+    """Writes `content` under the name `final`. True: ours is there now. False: somebody was first, theirs is untouched.
 
-    Order: write in `tmp`, fsync, link to the final name, fsync the folder. When this returns, a power cut loses
-    nothing. Raises OSError (disk full, no permission) with nothing left behind.
+    `content` is bytes, or writes itself into the descriptor of an empty file. Order: write in `tmp`, fsync, link to the
+    final name, fsync the folder. When this returns, a power cut loses nothing. Raises OSError (disk full, no
+    permission), or what `content` raises, with nothing left behind.
     """
     unfinished = tmp / f"{final.name}.{owner_name()}"
     try:
-        _write_synced(data, unfinished)
+        _write_synced(content, unfinished)
         try:
             os.link(unfinished, final)
         except FileExistsError:
@@ -93,28 +97,24 @@ def sweep(tmp: Path) -> list[str]:
     return removed
 
 
-def _write_synced(data: bytes | memoryview, path: Path) -> None:
+def write_at(descriptor: int, data: bytes | memoryview, offset: int) -> None:
+    """All of `data` at this place of the file, whatever one call manages (at most 2 GiB, less on a disk that fills)."""
+    view = memoryview(data).cast("B")
+    done = 0
+    while done < len(view):
+        done += os.pwrite(descriptor, view[done : done + (1 << 30)], offset + done)
+
+
+def _write_synced(content: Content, path: Path) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     try:
-        view = memoryview(data).cast("B")
-        _reserve(descriptor, len(view))
-        written = 0
-        while written < len(view):  # one write() moves at most 2 GiB
-            written += os.write(descriptor, view[written : written + (1 << 30)])
+        if callable(content):
+            content(descriptor)
+        else:
+            write_at(descriptor, content, 0)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _reserve(descriptor: int, size: int) -> None:
-    """Disk full shows here, before half a shard is written; file systems without the call go on without it."""
-    if size == 0 or not hasattr(os, "posix_fallocate"):
-        return
-    try:
-        os.posix_fallocate(descriptor, 0, size)
-    except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS):
-            raise
 
 
 def _renamed_without_replacing(source: Path, final: Path) -> bool:

@@ -15,6 +15,7 @@ from stores.errors import UnknownName
 from stores.folder import ShardFolder, Status
 from stores.plan import Unit
 from stores.provenance import scrubbed
+from stores.seals import Span
 
 if TYPE_CHECKING:
     import pandas
@@ -114,13 +115,13 @@ class ResultTable:
             return self._memory.setdefault(key, columns) is columns
         unit = self._folder.checked_unit(Unit(key, ()))
         data = build_table(self._folder.root_attributes(unit), columns)
-        return self._folder.commit(unit, data, {"rows": len(rows)}, confirm=lambda: self._columns_of_unit(unit))
+        return self._folder.commit(unit, data, {"rows": len(rows)}, confirm=lambda: self._checked(unit))
 
     # Checking
 
     def verify(self) -> list[str]:
         """Reads every byte: one line a fault, naming file and mend; an empty list is a sound table."""
-        return [] if self._folder is None else self._folder.problems(self._columns_of_unit)
+        return [] if self._folder is None else self._folder.problems(self._checked)
 
     # Reading
 
@@ -178,6 +179,11 @@ class ResultTable:
                 self._read[unit.key] = status, self._columns_of_unit(unit)
             tables.append(self._read[unit.key][1])
         return tables
+
+    def _checked(self, unit: Unit) -> list[Span]:
+        """Raises StoreCorrupted, UnsafeFile; nothing in a result shard lies outside its whole hash."""
+        self._columns_of_unit(unit)
+        return []
 
     def _columns_of_unit(self, unit: Unit) -> Columns:
         assert self._folder is not None

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int, Int64, Shaped
+from jaxtyping import Float, Int, Int64
 
-from stores import schema
 from stores.plan import Stream
 from stores.shard import StreamIndex, read_rows
 
@@ -55,19 +54,18 @@ class StreamTable:
         place = self.stream.layer_index(layer)
         out = np.empty((len(rows), self.stream.d_model), dtype=dtype)
         shard_of = self.shard[rows]
-        order = np.argsort(shard_of, kind="stable")
-        starts = np.flatnonzero(np.diff(shard_of[order], prepend=-1))
-        for here in np.split(order, starts[1:]) if len(order) else []:
-            index = self.shards[shard_of[here[0]]]
-            out[here] = as_floats(read_rows(index, self.stream, place, self.local[rows[here]]), self.stream.dtype)
+        order = None if (np.diff(shard_of) >= 0).all() else np.argsort(shard_of, kind="stable")
+        in_order = shard_of if order is None else shard_of[order]
+        starts = np.flatnonzero(np.diff(in_order, prepend=-1)).tolist()
+        for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):
+            index, places = self.shards[in_order[start]], slice(start, stop)
+            if order is None:
+                read_rows(index, self.stream, place, self.local[rows[places]], out[places])
+                continue
+            found = np.empty((stop - start, self.stream.d_model), dtype=dtype)
+            read_rows(index, self.stream, place, self.local[rows[order[places]]], found)
+            out[order[places]] = found
         return out
-
-
-def as_floats(raw: Shaped[np.ndarray, "n d_model"], dtype: str) -> Float[np.ndarray, "n d_model"]:
-    """Stored bits as numbers; bfloat16 becomes float32, exactly (its bits are the upper half of a float32's)."""
-    if dtype != "bfloat16":
-        return raw.view(schema.DTYPES[dtype].raw)
-    return np.left_shift(raw, 16, dtype="<u4").view("<f4")
 
 
 def _concatenated(parts: Sequence[np.ndarray]) -> Int64[np.ndarray, " row"]:

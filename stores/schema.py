@@ -10,7 +10,8 @@ A store is a folder:
 An activation shard has one group a stream, so that xarray opens it whole, coordinates included
 (`xr.open_dataset(shard, engine="h5netcdf", group="activations/resid_post")`):
 
-    /activations/<stream>/values           [layer, row, d_model], chunks (1, up to 128, d_model), no filter
+    /activations/<stream>/values           [layer, row, d_model], chunks (1, up to 128, d_model), no filter, and
+                                           one behind the other (files of the first version: anywhere)
     /activations/<stream>/{prompt_id, variant, position, token_id}    [row]
     /activations/<stream>/{layer, row, d_model}                       dimension scales
     /chunk_xxh3_128/<stream>               [layer, chunk, 16], the hash of each chunk's stored bytes
@@ -23,8 +24,8 @@ A result shard has one 1-D dataset a column (text: UTF-8 bytes, with offsets bes
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
-import h5py
 import numpy as np
 from h5py import h5t
 
@@ -83,6 +84,14 @@ class StoredDtype:
     exponent: int
 
     @property
+    def sign(self) -> int:
+        return 1 << (8 * self.bits.itemsize - 1)
+
+    @cached_property
+    def signed(self) -> np.dtype:
+        return np.dtype(self.bits.str.replace("u", "i"))
+
+    @property
     def file_type(self) -> h5t.TypeID:
         return bfloat16_type() if self.raw.kind == "u" else h5t.py_create(self.raw)
 
@@ -94,14 +103,7 @@ DTYPES = {
 }
 
 
-def write_text(target: h5py.Group | h5py.Dataset, name: str, text: str) -> None:
-    """A fixed-length UTF-8 attribute: variable-length text lives in HDF5's global heap, which has no checksum."""
-    data = text.encode("utf-8", "surrogatepass")
-    kind = h5py.string_dtype("utf-8", max(1, len(data)))
-    target.attrs.create(name, np.array(data, dtype=kind), dtype=kind)
-
-
-def write_encoding(target: h5py.Group | h5py.Dataset, kind: str) -> None:
-    """anndata's habit: each object says what it is and in which version."""
-    write_text(target, A_ENCODING, kind)
-    write_text(target, A_ENCODING_VERSION, str(FORMAT_VERSION))
+def chunk_rows(rows: int) -> int:
+    """At most 128, and chunks of nearly equal height, so that the padding of the last one stays below their number."""
+    chunks = max(1, -(-rows // CHUNK_ROWS))
+    return max(1, -(-rows // chunks))

@@ -1,30 +1,27 @@
-"""One sealed activation shard: built in memory, and read back chunk by chunk with the hash of each chunk checked.
+"""One sealed activation shard, read back chunk by chunk with the hash of each chunk checked.
 
-Values are written and read as raw chunks, past HDF5's type conversion (bfloat16 through it is about 13 times slower)
-and past its filters (a direct write into a checksummed dataset gives an unreadable file). Their integrity is a table
-of xxh3-128 hashes inside the shard. Once a shard's index has been read through the safe door, values are plain reads
-at known offsets: libhdf5 takes no part.
+Values are read as raw chunks, past HDF5's type conversion (bfloat16 through it is about 13 times slower) and past its
+filters. Their integrity is a table of xxh3-128 hashes inside the shard. Once a shard's index has been read through the
+safe door, values are plain reads at known offsets: libhdf5 takes no part.
 """
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 import xxhash
-from h5py import h5d, h5p, h5s  # pyright: ignore[reportAttributeAccessIssue]
-from jaxtyping import Int64, Integer, Shaped, UInt8
+from h5py import h5d  # pyright: ignore[reportAttributeAccessIssue]
+from jaxtyping import Float, Int64, Integer, Shaped, UInt8
 
 from stores import safe_h5, schema
-from stores.block import Block
 from stores.errors import StoreCorrupted
 from stores.plan import Stream
 from stores.safe_h5 import MEND, SafeFile
+from stores.seals import Span
 
 _TEXT_COLUMNS = (schema.PROMPT_ID, schema.VARIANT)
 _NUMBER_COLUMNS = (schema.POSITION, schema.TOKEN_ID)
@@ -46,91 +43,7 @@ class StreamIndex:
     """(size, mtime in ns) of the file that was read: another file under this name has other offsets"""
 
 
-def build_shard(attributes: Mapping[str, str], streams: Sequence[Stream], blocks: Mapping[str, Block]) -> memoryview:
-    """The bytes of one shard. In memory first: a full disk then raises a clean OSError, where libhdf5 would crash."""
-    buffer = io.BytesIO()
-    # "latest" gives every metadata block a checksum: with it, a flipped bit outside the data never passed unnoticed.
-    with h5py.File(buffer, "w", libver="latest") as file:
-        for name, text in attributes.items():
-            schema.write_text(file, name, text)
-        schema.write_encoding(file, "activation-shard")
-        for stream in streams:
-            group = file.create_group(f"{schema.ACTIVATIONS}/{stream.name}")
-            schema.write_encoding(group, "residual-stream")
-            _write_stream(group, stream, blocks[stream.name])
-    return buffer.getbuffer()
-
-
-def _write_stream(group: h5py.Group, stream: Stream, block: Block) -> None:
-    rows = block.values.shape[1]
-    sizes = {schema.LAYER: len(stream.layers), schema.ROW: rows, schema.D_MODEL: stream.d_model}
-    layers = _column(group, schema.LAYER, np.array(stream.layers, dtype="<i4"))
-    layers.make_scale(schema.LAYER)
-    for name in (schema.ROW, schema.D_MODEL):
-        scale = group.create_dataset(name, shape=(sizes[name],), dtype="<f4", track_times=False)
-        scale.make_scale(schema.DIMENSION_ONLY.format(size=sizes[name]))
-    values, hashes = _write_values(group, stream, block.values)
-    for axis, name in enumerate(sizes):
-        values.dims[axis].attach_scale(group[name])
-    columns = {
-        schema.PROMPT_ID: _fixed_text(block.prompt_id),
-        schema.VARIANT: _fixed_text(block.variant),
-        schema.POSITION: np.asarray(block.position),
-        schema.TOKEN_ID: np.asarray(block.token_id),
-    }
-    for name, column in columns.items():
-        _column(group, name, column).dims[0].attach_scale(group[schema.ROW])
-    _column(group.file.require_group(schema.CHUNK_HASHES), stream.name, hashes)
-    hashed = [np.array(stream.layers, dtype="<i4"), *columns.values()]
-    schema.write_text(group, schema.A_INDEX_HASH, _index_hash(hashed))
-
-
-def _write_values(
-    group: h5py.Group, stream: Stream, values: Shaped[np.ndarray, "layer row d_model"]
-) -> tuple[h5py.Dataset, UInt8[np.ndarray, "layer chunk 16"]]:
-    layers, rows, d_model = values.shape
-    plist = h5p.create(h5p.DATASET_CREATE)
-    plist.set_obj_track_times(False)
-    chunk_rows = _chunk_rows(rows)
-    if rows:
-        plist.set_chunk((1, chunk_rows, d_model))
-        plist.set_fill_time(h5d.FILL_TIME_NEVER)
-    space = h5s.create_simple(values.shape)
-    dataset = h5d.create(group.id, schema.VALUES.encode(), schema.DTYPES[stream.dtype].file_type, space, plist)
-    starts = range(0, rows, chunk_rows)
-    hashes = np.zeros((layers, len(starts), schema.HASH_BYTES), dtype=np.uint8)
-    for layer in range(layers):
-        for chunk, start in enumerate(starts):
-            data = values[layer, start : start + chunk_rows]
-            if len(data) < chunk_rows:  # HDF5 stores edge chunks whole
-                data = np.concatenate([data, np.zeros((chunk_rows - len(data), d_model), dtype=data.dtype)])
-            dataset.write_direct_chunk((layer, start, 0), data)
-            hashes[layer, chunk] = np.frombuffer(xxhash.xxh3_128_digest(data.data), dtype=np.uint8)
-    out = h5py.Dataset(dataset)
-    schema.write_encoding(out, "residuals")
-    schema.write_text(out, schema.A_TORCH_DTYPE, stream.dtype)
-    return out, hashes
-
-
-def _chunk_rows(rows: int) -> int:
-    """At most 128, and chunks of nearly equal height, so that the padding of the last one stays below their number."""
-    chunks = max(1, -(-rows // schema.CHUNK_ROWS))
-    return max(1, -(-rows // chunks))
-
-
-def _column(group: h5py.Group, name: str, data: np.ndarray) -> h5py.Dataset:
-    options = {"chunks": data.shape, "fletcher32": True} if data.size else {}
-    dataset = group.create_dataset(name, data=data, track_times=False, **options)
-    schema.write_encoding(dataset, "array")
-    return dataset
-
-
-def _fixed_text(texts: Sequence[str]) -> np.ndarray:
-    encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
-    return np.array(encoded, dtype=h5py.string_dtype("utf-8", max([1, *map(len, encoded)])))
-
-
-def _index_hash(columns: Sequence[np.ndarray]) -> str:
+def index_hash(columns: Sequence[np.ndarray]) -> str:
     """One hash over all index columns: fletcher32 alone takes 0x0000 for 0xFFFF."""
     state = xxhash.xxh3_128()
     for column in columns:
@@ -144,7 +57,7 @@ def read_index(file: SafeFile, stream: Stream) -> StreamIndex:
     at = f"/{schema.ACTIVATIONS}/{stream.name}"
     columns = {name: file.array(f"{at}/{name}", (-1,)) for name in (*_TEXT_COLUMNS, *_NUMBER_COLUMNS)}
     layers = file.array(f"{at}/{schema.LAYER}", (len(stream.layers),))
-    if file.text(schema.A_INDEX_HASH, at) != _index_hash([layers, *columns.values()]):
+    if file.text(schema.A_INDEX_HASH, at) != index_hash([layers, *columns.values()]):
         raise StoreCorrupted(f"{file.path}: the row index of {stream.name} does not fit its hash. {MEND}")
     if tuple(layers.tolist()) != stream.layers:
         raise StoreCorrupted(
@@ -153,7 +66,7 @@ def read_index(file: SafeFile, stream: Stream) -> StreamIndex:
     rows = len(columns[schema.PROMPT_ID])
     if any(len(column) != rows for column in columns.values()):
         raise StoreCorrupted(f"{file.path}: the index columns of {stream.name} differ in length. {MEND}")
-    chunk_rows = _chunk_rows(rows)
+    chunk_rows = schema.chunk_rows(rows)
     chunks = -(-rows // chunk_rows)
     status = os.fstat(file.descriptor)
     with file.guarded(f"the row index of {stream.name}"):
@@ -202,36 +115,109 @@ def _chunk_offsets(file: SafeFile, stream: Stream, rows: int, chunk_rows: int) -
 
 
 def read_rows(
-    index: StreamIndex, stream: Stream, layer: int, rows: Integer[np.ndarray, " n"]
-) -> Shaped[np.ndarray, "n d_model"]:
-    """Raw values of these rows (of this shard) at the layer with this index, in the order asked for.
+    index: StreamIndex,
+    stream: Stream,
+    layer: int,
+    rows: Integer[np.ndarray, " n"],
+    out: Float[np.ndarray, "n d_model"],
+) -> None:
+    """Values of these rows (of this shard) at the layer with this index into `out`, in the order asked for, as numbers
+    of its dtype.
 
-    Reads only the chunks that hold them, and checks each against its hash. Raises StoreCorrupted, naming file and
-    chunk.
+    Reads only the chunks that hold them, each once, and checks each against its hash. Raises StoreCorrupted, naming
+    file and chunk; `out` is then worthless.
     """
-    raw = schema.DTYPES[stream.dtype].raw
-    out = np.empty((len(rows), stream.d_model), dtype=raw)
     descriptor = safe_h5.open_descriptor(index.path)
     try:
-        chunk_of = rows // index.chunk_rows
-        for chunk in np.unique(chunk_of):
-            here = np.flatnonzero(chunk_of == chunk)
-            data = _read_chunk(descriptor, index, stream, layer, int(chunk))
-            plane = np.frombuffer(data, dtype=raw).reshape(index.chunk_rows, stream.d_model)
-            out[here] = plane[rows[here] - chunk * index.chunk_rows]
+        scratch = _scratch(index, stream)
+        for chunk, places, local in _by_chunk(rows, index.chunk_rows):
+            into = out[places] if isinstance(places, slice) else None
+            if into is not None and isinstance(local, slice) and _as_stored(into, stream, index.chunk_rows):
+                _read_chunk(descriptor, index, stream, layer, chunk, into)
+                continue
+            plane = _read_chunk(descriptor, index, stream, layer, chunk, scratch)[local]
+            if into is not None:
+                _as_numbers(plane, stream.dtype, into)
+            else:
+                out[places] = _as_numbers(plane, stream.dtype, np.empty(plane.shape, dtype=out.dtype))
     finally:
         os.close(descriptor)
+
+
+def check_chunks(index: StreamIndex, stream: Stream) -> list[Span]:
+    """Every chunk of one stream of a shard against its hash: returns where they lie. Raises StoreCorrupted."""
+    descriptor = safe_h5.open_descriptor(index.path)
+    try:
+        scratch = _scratch(index, stream)
+        for layer, chunk in np.ndindex(index.offsets.shape):
+            _read_chunk(descriptor, index, stream, layer, chunk, scratch)
+    finally:
+        os.close(descriptor)
+    return [(offset, scratch.nbytes) for offset in index.offsets.ravel().tolist()]
+
+
+Places = slice | Int64[np.ndarray, " m"]
+
+
+def _by_chunk(rows: Integer[np.ndarray, " n"], chunk_rows: int) -> Iterator[tuple[int, Places, Places]]:
+    """(chunk, where its rows stand in `rows`, which of its rows they are), each as a slice where it is one: a whole
+    layer, the usual case, is then read without an index array."""
+    chunk_of = rows // chunk_rows
+    order = None if (np.diff(chunk_of) >= 0).all() else np.argsort(chunk_of, kind="stable")
+    sorted_chunks = chunk_of if order is None else chunk_of[order]
+    starts = np.flatnonzero(np.diff(sorted_chunks, prepend=-1)).tolist()
+    for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):
+        chunk = int(sorted_chunks[start])
+        places = slice(start, stop) if order is None else order[start:stop]
+        local = rows[places] - chunk * chunk_rows
+        if local[-1] - local[0] == stop - start - 1 and (np.diff(local) == 1).all():
+            yield chunk, places, slice(int(local[0]), int(local[-1]) + 1)
+        else:
+            yield chunk, places, local
+
+
+def _as_stored(into: np.ndarray, stream: Stream, chunk_rows: int) -> bool:
+    """Whether a chunk can be read straight into `into`: all its rows (distinct ones, so in order), the same bits."""
+    same = stream.dtype != "bfloat16" and into.dtype == schema.DTYPES[stream.dtype].raw
+    return same and len(into) == chunk_rows and into.flags.c_contiguous
+
+
+def _as_numbers(
+    raw: Shaped[np.ndarray, "n d_model"], dtype: str, out: Float[np.ndarray, "n d_model"]
+) -> Float[np.ndarray, "n d_model"]:
+    """Stored bits as numbers, into `out`; bfloat16 is exact in float32 (its bits are the upper half of a float32's)."""
+    if dtype != "bfloat16":
+        out[...] = raw
+        return out
+    exact = out if out.dtype == np.dtype("<f4") else np.empty(raw.shape, dtype="<f4")
+    bits = exact.view("<u4")
+    bits[...] = raw
+    bits <<= 16
+    if exact is not out:
+        out[...] = exact
     return out
 
 
-def _read_chunk(descriptor: int, index: StreamIndex, stream: Stream, layer: int, chunk: int) -> bytes:
-    size = index.chunk_rows * stream.d_model * schema.DTYPES[stream.dtype].raw.itemsize
+def _scratch(index: StreamIndex, stream: Stream) -> Shaped[np.ndarray, "chunk_rows d_model"]:
+    return np.empty((index.chunk_rows, stream.d_model), dtype=schema.DTYPES[stream.dtype].raw)
+
+
+def _read_chunk(
+    descriptor: int,
+    index: StreamIndex,
+    stream: Stream,
+    layer: int,
+    chunk: int,
+    into: Shaped[np.ndarray, "chunk_rows d_model"],
+) -> Shaped[np.ndarray, "chunk_rows d_model"]:
+    """One whole chunk, its padding included, into an array of its size; checked before anyone looks at it."""
     offset = int(index.offsets[layer, chunk])
-    data = os.pread(descriptor, size, offset) if offset >= 0 else b""
-    if len(data) != size or xxhash.xxh3_128_digest(data) != index.hashes[layer, chunk].tobytes():
+    buffer = into.reshape(-1).view(np.uint8).data
+    got = os.preadv(descriptor, [buffer], offset) if offset >= 0 else 0
+    if got != len(buffer) or xxhash.xxh3_128_digest(buffer) != index.hashes[layer, chunk].tobytes():
         raise StoreCorrupted(
             f"{index.path}: chunk {chunk} (rows {chunk * index.chunk_rows}..) of "
             f"{stream.name}:{stream.layers[layer]} does not "
             f"fit its hash: its bytes are not those that were committed. {MEND}"
         )
-    return data
+    return into

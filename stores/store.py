@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int64
 from numpy.typing import DTypeLike
 
-from stores import safe_h5, schema
+from stores import safe_h5, schema, seals
 from stores.block import Block, checked
 from stores.errors import NoRows, StoreCorrupted
 from stores.folder import Plan, ShardFolder, Status
@@ -18,7 +18,8 @@ from stores.part import Part
 from stores.plan import Stream, Unit
 from stores.rows_on_disk import StreamTable
 from stores.safe_h5 import MEND
-from stores.shard import StreamIndex, build_shard, read_index, read_rows
+from stores.sealing import ActivationShard
+from stores.shard import StreamIndex, check_chunks, read_index
 from stores.view import Rows
 
 
@@ -43,13 +44,15 @@ class ActivationStore:
         plan: Plan,
         spec: Mapping[str, Any],
         provenance: Mapping[str, Any],
+        bulk: bool = False,
     ) -> ActivationStore:
         """A new store; or the one at `path`, when it was made with an equal spec: a capture goes on where it stopped.
 
         `prompts`: records `{"id", "label", "tags", "sha256"}`. `spec`: everything that decides the numbers. `plan`:
         units that cover the prompts, or a function from the ids that are not planned yet to units; the stored plan
-        stays as it is, and prompts that are new add a segment to it. Raises StoreMismatch, naming the first keys that
-        differ.
+        stays as it is, and prompts that are new add a segment to it. `bulk` is for gigabytes a second: shards written
+        through this object are sealed in the log with xxh3-128 instead of sha256 (`verify(deep=True)` adds that later);
+        their bytes are the same. Raises StoreMismatch, naming the first keys that differ.
         """
         if len({stream.name for stream in streams}) != len(streams) or not streams:
             raise ValueError(f"streams {[stream.name for stream in streams]}: expected at least one, each name once.")
@@ -62,6 +65,7 @@ class ActivationStore:
                 provenance=provenance,
                 prompts=prompts,
                 streams=streams,
+                algorithm=seals.TREE if bulk else seals.SHA256,
             )
         )
 
@@ -110,9 +114,10 @@ class ActivationStore:
     def commit(self, unit: Unit, blocks: Mapping[str, Block], note: str = "") -> bool:
         """Makes one unit durable: when this returns, neither kill nor power cut takes it back.
 
-        `blocks` holds one Block a stream. False: another writer was first; theirs was verified and kept. `note` is
-        stored with the shard (such as "split: out of memory"). Raises ValueError (unit not planned, wrong shapes),
-        NotFinite.
+        `blocks` holds one Block a stream; their values must not change before this returns. False: another writer was
+        first; theirs was verified and kept. `note` is stored with the shard (such as "split: out of memory"). Threads
+        may commit different units at the same time. Raises ValueError (unit not planned, wrong shapes), NotFinite,
+        OSError (disk full); the unit is then not published.
         """
         self._folder.checked_unit(unit)
         streams = self._folder.manifest.streams
@@ -121,24 +126,30 @@ class ActivationStore:
                 f"Unit {unit.key!r} has blocks for {sorted(blocks)}, expected {sorted(s.name for s in streams)}; "
                 "a stream without rows is a Block with 0 rows."
             )
+        good = {stream.name: checked(blocks[stream.name], stream, unit) for stream in streams}
+        attributes = self._folder.root_attributes(unit, note)
         allow = bool(self._folder.manifest.spec.get("allow_nonfinite"))
-        good = {stream.name: checked(blocks[stream.name], stream, unit, allow) for stream in streams}
-        data = build_shard(self._folder.root_attributes(unit, note), streams, good)
+        shard = ActivationShard(attributes, streams, good, allow, where=f"Unit {unit.key!r}")
         rows = {name: len(block.prompt_id) for name, block in good.items()}
-        return self._folder.commit(unit, data, rows, confirm=lambda: self._check_shard(unit))
+        return self._folder.commit(unit, shard.write, rows, confirm=lambda: self._check_shard(unit))
 
     # Checking
 
-    def verify(self) -> list[str]:
-        """Reads every byte: one line a fault, naming file and mend; an empty list is a sound store."""
-        return self._folder.problems(self._check_shard)
+    def verify(self, deep: bool = False) -> list[str]:
+        """Reads every byte: one line a fault, naming file and mend; an empty list is a sound store.
 
-    def _check_shard(self, unit: Unit) -> None:
-        """Identity, row index and every chunk of one shard. Raises StoreCorrupted, UnsafeFile."""
+        `deep` adds the sha256 of sound shards to the log where it has none (those written with `bulk`, or whose log was
+        lost): from then on a forged shard is found too, not only a damaged one. It needs write permission.
+        """
+        return self._folder.problems(self._check_shard, deep)
+
+    def _check_shard(self, unit: Unit) -> list[seals.Span]:
+        """Identity, row index and every chunk of one shard; returns where its values lie. Raises StoreCorrupted,
+        UnsafeFile."""
+        spans = []
         for stream, index in zip(self._folder.manifest.streams, self._read_indexes(unit).values(), strict=True):
-            firsts = np.arange(0, len(index.prompt_id), index.chunk_rows)
-            for layer in range(len(stream.layers)):
-                read_rows(index, stream, layer, firsts)
+            spans += check_chunks(index, stream)
+        return spans
 
     # Reading
 

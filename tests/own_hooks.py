@@ -24,6 +24,12 @@ def blocks_of(model, tower="language"):
     return list(model.module.get_submodule(LAYERS_AT[name]))
 
 
+def own_inputs(model, batch) -> dict[str, torch.Tensor]:
+    """The inputs of a forward; padded text goes without a mask on models that were seen to do without."""
+    bare = not model.masks_text and not batch.image_rows
+    return {name: value for name, value in batch.inputs.items() if not (bare and name == "attention_mask")}
+
+
 def own_hooks(model, batch, tower="language") -> dict[Site, torch.Tensor]:
     """Every residual of one tower, and under None the logits: plain hooks, the model called by hand."""
     seen, handles = {}, []
@@ -38,7 +44,7 @@ def own_hooks(model, batch, tower="language") -> dict[Site, torch.Tensor]:
         handles += [block.register_forward_pre_hook(before, with_kwargs=True), block.register_forward_hook(after)]
     try:
         with torch.no_grad():
-            seen[None] = model.module(**batch.inputs, use_cache=False).logits
+            seen[None] = model.module(**own_inputs(model, batch), use_cache=False).logits
     finally:
         [handle.remove() for handle in handles]
     return seen

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from conftest import chat
-from own_hooks import blocks_of, everything, noise, own_hooks, sites_of
+from own_hooks import blocks_of, everything, noise, own_hooks, own_inputs, sites_of
 from tiny_models import FAMILIES
 
 from hooks.blocks import UnsupportedArchitecture, find_blocks
@@ -118,7 +118,7 @@ def test_pitfall_01_the_last_residual_is_not_the_normed_one(scene):
     final = Site(model.n_layers - 1)
     kept = model.run(batch, dict.fromkeys(sites_of(model), everything)).kept
     with torch.no_grad():
-        states = model.module(**batch.inputs, use_cache=False, output_hidden_states=True).hidden_states
+        states = model.module(**own_inputs(model, batch), use_cache=False, output_hidden_states=True).hidden_states
     for layer in range(model.n_layers - 1):
         assert torch.equal(states[layer + 1], kept[Site(layer)])
     assert not torch.allclose(states[-1], kept[final], atol=1e-2), "hidden_states[-1] is after the final norm"

@@ -19,11 +19,11 @@ MAY_IMPORT = {
 }
 # Inside workbench, from the ground up: a module imports its own room and lower floors. A new module gets a floor here.
 FLOORS = (
-    {"statistics", "units", "progress", "parallel"},
+    {"statistics", "units", "progress", "parallel", "captures"},
     {"subspace", "training"},
-    {"interventions", "organisms"},
+    {"interventions", "organisms", "streaming_plan"},
     {"capturing"},
-    {"behaviour", "inputs"},
+    {"behaviour", "inputs", "streaming"},
     {"reporting"},
     {"study"},
     {"cli", "__main__"},

@@ -3,14 +3,17 @@
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 from conftest import chat
 from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench import progress
+from workbench.capturing import capture
 from workbench.progress import Progress, followed
-from workbench.units import SIMILAR, kinds_of, length_sorted
+from workbench.units import SIMILAR, budget_on, kinds_of, length_sorted
 
 lists = st.lists(st.tuples(st.integers(1, 300), st.booleans()), max_size=60)
 
@@ -89,3 +92,52 @@ def test_an_error_in_the_work_passes_through():
     with pytest.raises(ArithmeticError, match="here"):
         for item in followed([1, 2], "work", show=False):
             raise ArithmeticError(f"here at {item}")
+
+
+def test_tokens_are_said_with_their_rate(monkeypatch, capsys):
+    """20 seconds after the start 600 new tokens of 1,500 are done: 30 a second, and 900 - 200 left take 23 seconds."""
+    clock = iter([0.0, 4.0, 20.0, 24.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    assert list(followed("abc", "capture x", tokens=[100, 500, 700], done=200)) == ["a", "b", "c"]
+    assert capsys.readouterr().err == "  capture x: 800 of 1,500 tokens, 30 tokens/s, 23 s left\n"
+
+
+def test_a_bar_counts_tokens_on_a_terminal(monkeypatch):
+    made = []
+
+    class Bar(SimpleNamespace):
+        def update(self, n):
+            self.initial += n
+
+        def close(self):
+            made.append(self)
+
+    monkeypatch.setattr(progress, "tqdm", Bar)
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True)
+    list(followed("ab", "x", tokens=[100, 500], done=200))
+    list(followed("ab", "x"))
+    assert [(bar.total, bar.initial, bar.unit, bar.unit_scale) for bar in made] == [
+        (800, 800, "token", True),
+        (2, 2, "batch", False),
+    ]
+
+
+@pytest.mark.parametrize(("prompts", "budget", "gate"), [(256, 2048, 1.10), (1024, 2048, 1.03), (1024, 8192, 1.12)])
+def test_little_of_what_passes_the_model_is_padding(prompts, budget, gate):
+    """Lengths of a usual prompt set: lognormal around 90 tokens, 20 to 400."""
+    for seed in range(5):
+        drawn = np.random.default_rng(seed).lognormal(np.log(90), 0.7, prompts)
+        lengths = np.clip(np.round(drawn), 20, 400).astype(int).tolist()
+        padded = sum(max(lengths[i] for i in unit) * len(unit) for unit in length_sorted(lengths, budget))
+        assert padded <= gate * sum(lengths)
+
+
+def test_the_budget_is_the_devices(llama, many, tmp_path, monkeypatch):
+    """Where none is asked for; a plan that is stored stays as it is."""
+    assert [budget_on(torch.device(name)) for name in ("cpu", "cuda", "mps")] == [2048, 8192, 8192]
+    monkeypatch.setattr("workbench.capturing.budget_on", lambda device: 60)
+    small = capture(llama, many, to=tmp_path / "s", progress=False)
+    monkeypatch.undo()
+    large = capture(llama, many, to=tmp_path / "other", progress=False)
+    assert len(small.plan) > len(large.plan) == 3
+    assert capture(llama, many, to=tmp_path / "s", progress=False).plan == small.plan

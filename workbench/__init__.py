@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from workbench.interventions.transfer import fit_transfer as fit_transfer
     from workbench.organisms import organism as organism
     from workbench.reporting import report as report
+    from workbench.streaming import moments as moments
     from workbench.study import Study as Study
     from workbench.subspace.basis import Subspace as Subspace
     from workbench.subspace.directions import Directions as Directions
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from workbench.subspace.overlap import cosine_matrix as cosine_matrix
     from workbench.subspace.overlap import principal_angles as principal_angles
     from workbench.subspace.pca import pca as pca
+    from workbench.subspace.streamed import StreamedMoments as StreamedMoments
     from workbench.training.adapters import train_lora as train_lora
     from workbench.training.lora_files import lora_factors as lora_factors
 
@@ -73,6 +75,7 @@ _HOME = {
     "fit_transfer": "workbench.interventions.transfer",
     "organism": "workbench.organisms",
     "report": "workbench.reporting",
+    "moments": "workbench.streaming",
     "Study": "workbench.study",
     "Subspace": "workbench.subspace.basis",
     "Directions": "workbench.subspace.directions",
@@ -84,6 +87,7 @@ _HOME = {
     "cosine_matrix": "workbench.subspace.overlap",
     "principal_angles": "workbench.subspace.overlap",
     "pca": "workbench.subspace.pca",
+    "StreamedMoments": "workbench.subspace.streamed",
     "train_lora": "workbench.training.adapters",
     "lora_factors": "workbench.training.lora_files",
 }

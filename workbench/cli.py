@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,6 +50,27 @@ def _parser() -> argparse.ArgumentParser:
     capture.add_argument("--pool", default="none")
     capture.add_argument("--variants", nargs="+", help="base, tuned")
     capture.add_argument("--to", type=Path, required=True)
+
+    moments = command(
+        "moments",
+        _moments,
+        "means and covariances of a prompt file, without storing activations",
+        "workbench moments ./m p.jsonl --to runs/m.h5",
+    )
+    moments.add_argument("model")
+    moments.add_argument("prompts", type=Path)
+    moments.add_argument("--adapter")
+    moments.add_argument("--sites", default="resid_post")
+    moments.add_argument("--at", default="last", help="token scope, as in capture; all leaves out position 0")
+    moments.add_argument("--pool", default="none")
+    moments.add_argument("--by", nargs="+", default=["label"], help="label, or tags: what tells classes apart")
+    moments.add_argument("--variants", nargs="+", help="base, tuned")
+    moments.add_argument("--minus", help="sum the differences from this variant")
+    moments.add_argument("--covariance", choices=("within", "groups", "none"), default="within")
+    moments.add_argument("--sketch", type=int, help="rank of a sketch in place of whole covariances")
+    moments.add_argument("--splits", type=int, default=50)
+    moments.add_argument("--seed", type=int, default=0)
+    moments.add_argument("--to", type=Path, required=True, help="an .h5 file; a run that was stopped goes on from it")
 
     train = command("train", _train, "a LoRA adapter on a prompt file", "workbench train ./m rows.jsonl --to runs/lora")
     train.add_argument("model")
@@ -94,6 +116,18 @@ def _capture(a: argparse.Namespace) -> int:
     model = wb.load_model(a.model, adapter=a.adapter)
     at = int(a.at) if a.at.isdigit() else a.at
     print(wb.capture(model, a.prompts, sites=a.sites, at=at, pool=a.pool, variants=a.variants, to=a.to))
+    return 0
+
+
+def _moments(a: argparse.Namespace) -> int:
+    import workbench as wb
+
+    model = wb.load_model(a.model, adapter=a.adapter)
+    at = int(a.at) if a.at.isdigit() else a.at
+    covariance = None if a.covariance == "none" else a.covariance
+    named = ("sites", "pool", "by", "variants", "minus", "sketch", "splits", "seed", "to")
+    settings: dict[str, Any] = {name: getattr(a, name) for name in named}
+    print(wb.moments(model, a.prompts, at=at, covariance=covariance, **settings))
     return 0
 
 

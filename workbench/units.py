@@ -6,10 +6,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from hooks.encoded import Encoded
 from hooks.prompt import Prompt
 
 SIMILAR = 0.8  # the shortest prompt of a unit has at least this share of the longest one's tokens
+# Padded tokens of a unit. A CPU is busy with a few hundred, so the budget that pads least wins; a GPU needs some
+# thousand to be the limit (a forward of 28 layers costs its host some 8 ms, whatever its size).
+CPU_BUDGET, GPU_BUDGET = 2048, 8192
+
+
+def budget_on(device: torch.device) -> int:
+    """The budget of units on this device, where none is asked for."""
+    return CPU_BUDGET if device.type == "cpu" else GPU_BUDGET
 
 
 def kinds_of(

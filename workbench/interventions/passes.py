@@ -105,15 +105,18 @@ class Passes:
 
     def read(self, cells: Mapping[int, CellEdits]) -> Iterator[Reading]:
         """Next-token logits of every cell, pass by pass."""
-        n = len(self._batch)
-        for one in self.plan(cells):
+        n, plan = len(self._batch), self.plan(cells)
+        stairs = [one.start for one in plan if one.way == "staircase"]
+        # Stairs carry the unedited rows with them: recording these first pays where it spares more than it costs.
+        recorded = "clean" in vars(self) or len(stairs) < len(plan) or sum(stairs) > self._model.n_layers
+        for one in plan:
             grid = Grid([cells[c] for c in one.cells])
             if one.way == "clean":
                 trace = self.clean[0]
             elif one.way == "prefix":
                 trace = self._behind(one, grid)
             elif one.way == "staircase":
-                trace, grid = self._climbed(one, grid, cells)
+                trace, grid = self._climbed(one, grid, cells, recorded)
             else:
                 trace = self._run(one, grid)
             assert trace.logits is not None
@@ -125,10 +128,10 @@ class Passes:
         through = self.clean[1].starting(one.start, len(one.cells)) if one.way == "suffix" and one.start else None
         return self._model.run(grid.batch(self._batch), edits=banks, must_edit=False, through=through)
 
-    def _climbed(self, one: Pass, grid: Grid, cells: Mapping[int, CellEdits]) -> tuple[Trace, Grid]:
+    def _climbed(self, one: Pass, grid: Grid, cells: Mapping[int, CellEdits], recorded: bool) -> tuple[Trace, Grid]:
         """The batch itself climbs in front of its copies."""
         grid, starts = Grid([{}, *grid.edits]), self.starts(cells)
-        recording = self.clean[1] if one.start else None
+        recording = self.clean[1] if one.start and recorded else None
         tower = self._model.towers["language"]
         stairs = Staircase(tower, len(self._batch), [starts[c] for c in one.cells], recording)
         banks = grid.banks(len(self._batch), self._model.d_model)

@@ -2,7 +2,7 @@
 
 | way | what is run | when |
 |---|---|---|
-| clean | nothing more: it is the unedited model | the cell edits nothing |
+| clean | nothing more: it is the unedited model | the cell edits no position of this batch |
 | prefix | the columns behind the first edited one, cells as rows over one cache | edits at the end of the prompts |
 | suffix | the blocks behind the first edited one, several cells a pass (`exact`: one, and the same bits) | else |
 | staircase | as suffix, cells of several layers in one pass | one layer's cells leave a pass nearly empty |
@@ -99,8 +99,9 @@ def passes(
 
     `first_columns` are those that each cell touches first; `bytes_per_row` what a row's keys and values take.
     """
-    starts = {c: min(start_of(model, site, text_only=text_only) for site in cell) for c, cell in edits.items() if cell}
-    made = [Pass("clean", (c,), model.n_layers, "edits nothing") for c, cell in edits.items() if not cell]
+    acting = {c: cell for c, cell in edits.items() if first_columns[c] < columns}
+    starts = {c: min(start_of(model, site, text_only=text_only) for site in cell) for c, cell in acting.items()}
+    made = [Pass("clean", (c,), model.n_layers, "nothing is edited here") for c in edits if c not in acting]
     rest: list[int] = []
     late = [c for c in starts if allowed.prefix is None and not bounds.exact and 2 * first_columns[c] >= columns]
     for kind, alike in _grouped(late, lambda c: kind_of(c, edits[c])):

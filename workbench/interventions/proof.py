@@ -12,6 +12,8 @@ from torch import Tensor
 
 from hooks.model import TracedModel, Where
 from hooks.prompt import Prompt
+from hooks.recording import Recorder
+from hooks.shortcuts import shortcuts, start_of
 from hooks.site import Site
 from workbench.interventions.ablate import Ablate
 from workbench.interventions.placement import basis_at
@@ -66,7 +68,9 @@ def proved(model: Any, prompts: Sequence[Prompt], interventions: Mapping[int, An
     near = prompts[:64]
     kinds = kinds_of(model, near, [len(model.encoder.encode(prompt)) for prompt in near])
     few = [prompt for prompt, kind in zip(prompts, kinds, strict=False) if kind == kinds[0]][:_FEW]
-    proofs = {n: leftover(model, few, one) for n, one in interventions.items() if isinstance(one, Ablate)}
+    ablations = {n: one for n, one in interventions.items() if isinstance(one, Ablate)}
+    looked_at = _Looked(model, few) if ablations else None
+    proofs = {n: leftover(model, few, one, looked_at) for n, one in ablations.items()}
     for n, proof in proofs.items():
         if not proof.complete:
             raise AblationIncomplete(
@@ -91,7 +95,28 @@ def dtype_floor(dtype: torch.dtype, k: int = 1) -> float:
     return torch.finfo(dtype).eps + 8 * math.sqrt(k) * torch.finfo(torch.float32).eps
 
 
-def leftover(model: TracedModel, prompts: Sequence[Prompt], ablation: Ablate) -> Proof:
+class _Looked:
+    """The few prompts of many proofs, read once: a proof runs from the block of its edit to its last site."""
+
+    def __init__(self, model: Any, prompts: Sequence[Prompt]) -> None:
+        self.batch = model.encode(prompts)
+        self._model, self._recording = model, None
+        if shortcuts(model, self.batch).replay is None:
+            recorder = Recorder(model.towers["language"], len(self.batch))
+            model.run(self.batch, through=recorder.recording())
+            self._recording = recorder.recorded()
+
+    def run(self, keep: Mapping[Site, Any], edits: Mapping[Site, Any]) -> Mapping[Site, Any]:
+        text_only = not self.batch.image_rows
+        start = min((start_of(self._model, site, text_only=text_only) for site in edits), default=0)
+        through = None if self._recording is None else self._recording.starting(start)
+        # A scope that no prompt has leaves nothing to prove; the loops refuse it by themselves.
+        return self._model.run(self.batch, keep, edits, logits=False, must_edit=False, through=through).kept
+
+
+def leftover(
+    model: TracedModel, prompts: Sequence[Prompt], ablation: Ablate, looked_at: _Looked | None = None
+) -> Proof:
     """What is left of the ablated directions, by one forward over `prompts` under the ablation.
 
     Measured at the sites of the edit and, for an ablation at all layers, at every other end of a block as well: a norm
@@ -103,12 +128,8 @@ def leftover(model: TracedModel, prompts: Sequence[Prompt], ablation: Ablate) ->
     ends = [Site(layer, point) for layer in range(model.n_layers) for point in ("resid_pre", "resid_post")]
     sites = sorted({*edits, *(ends if everywhere else ())}, key=lambda site: (site.layer, site.point != "resid_pre"))
     wanted = {site: found for site in sites if (found := _target(ablation, site, edits)) is not None}
-    kept = model.run(
-        model.encode(prompts),
-        {site: _share_of(ablation, *found) for site, found in wanted.items()},
-        edits,
-        must_edit=False,  # a scope that no prompt has leaves nothing to prove; the loops refuse it by itself
-    ).kept
+    keep = {site: _share_of(ablation, *found) for site, found in wanted.items()}
+    kept = (looked_at or _Looked(model, prompts)).run(keep, edits)
     return Proof(
         tuple(
             Leftover(site, float(kept[site]), dtype_floor(getattr(model, "dtype", torch.float32), len(basis)))

@@ -75,9 +75,10 @@ def sweep(
     its last batch; raises NothingEdited when a cell touched no prompt.
 
     Each batch is read once; a cell runs from the block, or the column, where it begins to differ, several cells a pass
-    of at most `max_tokens` (see `workbench.interventions.planner`; `explain` prints what was chosen and why). The shape of a pass moves numbers within rounding; with `exact` every cell is a pass
-    of its own, whose logits are those of a whole forward to the last bit. `memory` bounds, in bytes, what is recorded
-    (default: 2 GiB, or a quarter of the device's free memory).
+    of at most `max_tokens` (see `workbench.interventions.planner`; `explain` prints what was chosen and why). The shape
+    of a pass moves numbers within rounding; with `exact` every cell is a pass of its own, whose logits are those of a
+    whole forward to the last bit. `memory` bounds, in bytes, what is recorded (default: 2 GiB, or a quarter of the
+    device's free memory).
     """
     listed = as_prompts(prompts)
     calm = [] if neutral is None else as_prompts(neutral)
@@ -132,7 +133,7 @@ def sweep(
                 for run in work.runs_of([c for c in members if c not in divergences]):
                     divergences |= measure.neutral_kl({c: edits[c] for c in run})
                 new = [c for c in members if c not in proofs and not every[c].control]
-                proofs |= {c: None for c in new} | proved(model, listed, {c: every[c].intervention for c in new})
+                proofs |= dict.fromkeys(new) | proved(model, listed, {c: every[c].intervention for c in new})
                 rows = batches.rows({c: edits[c] for c in members})
                 table.commit(
                     key,

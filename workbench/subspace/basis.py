@@ -17,7 +17,7 @@ from workbench.subspace.rows import listed, site_among
 UNCHANGED = "unchanged: every row is exactly zero"
 CONSTANT = "constant: the rows do not vary"
 
-_PER_SITE = ("basis", "variance", "mean", "total", "origin", "null", "null_p")
+_PER_SITE = ("basis", "variance", "mean", "total", "origin", "null", "null_p", "bound")
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +29,10 @@ class Subspace:
     `centred`. `origin` is the point ablation to the mean returns to: that same mean for rows of activations, None for
     rows of differences, whose mean is a shift and no point. `null` [site, k, 2] is the 5 % and 95 % quantile of the
     explained share in data without structure (`null_kind`), `null_p` [site, k] the p of each component, in order; both
-    None for a spectrum without a null. `skipped` names the sites that were not decomposed, with the reason: a frozen
-    tower is "unchanged", not a spectrum of rounding errors.
+    None for a spectrum without a null. `bound` [site] is None for an exact spectrum; from a sketch, every eigenvalue
+    (and the variance in any direction) lies between the one given and that plus `bound`, while `mean` and `total` are
+    exact: what lies below the bound is not resolved. `skipped` names the sites that were not decomposed, with the
+    reason: a frozen tower is "unchanged", not a spectrum of rounding errors.
     """
 
     sites: tuple[Site, ...]
@@ -48,6 +50,7 @@ class Subspace:
     model: str = ""
     scope: str = ""
     skipped: Mapping[Site, str] = field(default_factory=dict)
+    bound: Float[np.ndarray, " site"] | None = None
 
     def __post_init__(self) -> None:
         for name in _PER_SITE:
@@ -85,7 +88,8 @@ class Subspace:
 
     @property
     def effective_rank(self) -> Float[np.ndarray, " site"]:
-        """exp of the entropy of `explained`: 1 for one direction, m for m equal ones. Source: Roy & Vetterli 2007."""
+        """exp of the entropy of `explained`: 1 for one direction, m for m equal ones; too small for a sketch, which
+        lacks the tail. Source: Roy & Vetterli 2007."""
         share = self.explained
         logs = np.log(share, out=np.zeros_like(share), where=share > 0)
         return np.exp(-(share * logs).sum(axis=1))
@@ -99,7 +103,13 @@ class Subspace:
         """The smallest number of components that explains at least `share` (0 to 1) of the variance, a site."""
         if not 0 < share <= 1:
             raise ValueError(f"k_for({share}): expected a share between 0 and 1, such as 0.9.")
-        return (np.cumsum(self.explained, axis=1) < share - 1e-12).sum(axis=1) + 1
+        reached = np.cumsum(self.explained, axis=1)
+        if self.bound is not None and (reached[:, -1] < share - 1e-12).any():
+            raise ValueError(
+                f"k_for({share}): the sketch resolves only {reached[:, -1].min():.3f} of the variance. Ask for a "
+                "smaller share, or take a sketch of higher rank."
+            )
+        return (reached < share - 1e-12).sum(axis=1) + 1
 
     @property
     def above_null(self) -> Bool[np.ndarray, "site k"] | None:
@@ -151,6 +161,7 @@ class Subspace:
         shares = self.explained[:, : self.k].sum(axis=1)
         null = "no null" if self.null is None else f"null {self.null_kind} x{self.draws}"
         left_out = f", {len(self.skipped)} sites skipped" if self.skipped else ""
+        null += "" if self.bound is None else f", sketched: variances exact to {self.bound.max():.3g}"
         return (
             f"Subspace(k {self.k}, {sites}{left_out}, d_model {self.d_model}, n {self.n}, explained "
             f"{shares.min():.2f}..{shares.max():.2f}, {null}; model {self.model or 'unknown'!r}, scope {self.scope!r})"
@@ -169,3 +180,15 @@ def too_few(variance: Float[np.ndarray, " m"], k: int) -> str | None:
         int(np.count_nonzero(variance > variance[0] * len(variance) * np.finfo(np.float64).eps)) if len(variance) else 0
     )
     return None if 1 <= k <= exist else f"k={k} components asked for, {exist} exist"
+
+
+def refuse_skipped(skipped: Mapping[Site, str], *, asked: bool, left: int) -> None:
+    """Raises ValueError when a site that was asked for by name cannot be decomposed, or none is left."""
+    if skipped and (asked or not left):
+        site, reason = next(iter(skipped.items()))
+        raise ValueError(
+            f"{site} cannot be decomposed: {reason}{f' ({len(skipped)} sites in all)' if len(skipped) > 1 else ''}. "
+            "Leave such sites out, or pass a smaller k or more rows."
+        )
+    if not left:
+        raise ValueError("there are no sites to decompose: the rows hold none.")

@@ -164,6 +164,8 @@ def with_mean(v: Directions, rows: RowSource) -> Directions:
 
 def mean_of(rows: RowSource, site: Site) -> Float[np.ndarray, " d_model"]:
     """Mean over rows at one site, accumulated in float64."""
+    if hasattr(rows, "parts"):  # streamed sums
+        return rows.mean(site)  # pyright: ignore[reportAttributeAccessIssue]
     mine = narrowed(rows, [site])
     return np.sum([np.asarray(part, np.float64).sum(axis=0) for part in mine.batches(site)], axis=0) / len(mine)
 

@@ -19,7 +19,7 @@ from workbench.subspace.directions import Directions
 FORMAT, VERSION = "workbench", "1"
 _ARRAYS = {
     "Directions": ("unit", "norm", "origin", "reliability", "positive_mean", "residual_norm"),
-    "Subspace": ("basis", "variance", "mean", "total", "origin", "null", "null_p"),
+    "Subspace": ("basis", "variance", "mean", "total", "origin", "null", "null_p", "bound"),
 }
 _FACTS: dict[str, dict[str, type]] = {
     "Directions": {

@@ -10,16 +10,18 @@ import scipy.linalg
 from jaxtyping import Float
 
 from hooks.site import Site
-from workbench.subspace.basis import CONSTANT, UNCHANGED, Subspace, signed, too_few
+from workbench.subspace.basis import CONSTANT, UNCHANGED, Subspace, refuse_skipped, signed, too_few
 from workbench.subspace.moments import NO_NULL, Moments
 from workbench.subspace.rows import RowSource, Sites, chosen_sites, listed, narrowed, one_width, site_among
+from workbench.subspace.streamed import StreamedMoments
+from workbench.subspace.streamed_pca import pca_of_sums
 
 NULLS = {"signs": "entrywise random signs", "columns": "columns permuted independently"}
 LEAST_DRAWS = 99
 
 
 def pca(
-    rows: RowSource | Mapping[Any, Moments],
+    rows: RowSource | Mapping[Any, Moments] | StreamedMoments,
     k: int = 10,
     *,
     center: bool = True,
@@ -36,7 +38,8 @@ def pca(
     size of each coordinate, run on the centred rows, are centred again, and destroy what coordinates share. (Flipping
     whole rows or permuting labels leaves the spectrum exactly as it was and is no null for it.) After a strong first
     component the band is wide for the later ones, so it errs on the side of too few components.
-    `rows` may also map sites to `Moments`; these carry no rows, so null must be None.
+    `rows` may also be what `wb.moments` gave, or map sites to `Moments`; these carry no rows, so null must be None.
+    From a sketch the result states the `bound` of its variances.
 
     With sites=None, sites that cannot be decomposed (all rows zero, or constant, or fewer than k components) are left
     out and named in `.skipped`; a site that was asked for by name is refused instead.
@@ -44,8 +47,15 @@ def pca(
     Cost a site: one thin SVD, and `draws` Gram matrices of side min(n, d_model) with their top eigenvalues, float64; at
     1966 x 2560 on one core 3 s and 70 s for 99 draws.
     """
-    if isinstance(rows, Mapping):
-        return _of_moments(rows, k, center, null, sites)
+    if isinstance(rows, Mapping | StreamedMoments):
+        if null is not None:
+            raise ValueError(
+                f"null={null!r} needs rows, and Moments keep none ({NO_NULL}): pass null=None and report the spectrum "
+                "without a band, or give pca the rows."
+            )
+        if isinstance(rows, StreamedMoments):
+            return pca_of_sums(rows, k, center=center, sites=sites)
+        return _of_moments(rows, k, center, sites)
     if null is not None and null not in NULLS:
         raise ValueError(f"null={null!r} is unknown: expected 'signs', 'columns' or None.")
     if null is not None and not center:
@@ -71,7 +81,7 @@ def pca(
                 centred, part["variance"][:k] / part["total"], null, draws, np.random.default_rng([seed, index])
             )
         parts[site] = part
-    _refuse(skipped, asked=sites is not None, left=len(parts))
+    refuse_skipped(skipped, asked=sites is not None, left=len(parts))
     stacked = {name: np.stack([part[name] for part in parts.values()]) for name in next(iter(parts.values()))}
     return Subspace(
         sites=tuple(parts),
@@ -128,29 +138,12 @@ def top_shares(values: Float[np.ndarray, "row d_model"], k: int) -> Float[np.nda
     return np.clip(top[::-1], 0.0, None) / np.trace(gram)
 
 
-def _refuse(skipped: Mapping[Site, str], *, asked: bool, left: int) -> None:
-    if skipped and (asked or not left):
-        site, reason = next(iter(skipped.items()))
-        raise ValueError(
-            f"{site} cannot be decomposed: {reason}{f' ({len(skipped)} sites in all)' if len(skipped) > 1 else ''}. "
-            "Leave such sites out, or pass a smaller k or more rows."
-        )
-    if not left:
-        raise ValueError("there are no sites to decompose: the rows hold none.")
-
-
 def _of_moments(
     moments: Mapping[Any, Moments],
     k: int,
     center: bool,
-    null: str | None,
     sites: Sites,
 ) -> Subspace:
-    if null is not None:
-        raise ValueError(
-            f"null={null!r} needs rows, and Moments keep none: pass null=None and report the spectrum without a band, "
-            "or give pca the rows."
-        )
     named = {Site.parse(site): one for site, one in moments.items()}
     there = tuple(named)
     wanted = there if sites is None else tuple(site_among(there, one) for one in listed(sites))
@@ -159,7 +152,7 @@ def _of_moments(
             "these Moments saw different numbers of rows, or widths: one result holds one of each. Pass sites=."
         )
     skipped = {site: reason for site in wanted if (reason := named[site].refusal(k, center=center))}
-    _refuse(skipped, asked=sites is not None, left=len(wanted) - len(skipped))
+    refuse_skipped(skipped, asked=sites is not None, left=len(wanted) - len(skipped))
     parts = [named[site].pca(k, center=center, site=site) for site in wanted if site not in skipped]
     joint = {
         name: np.concatenate([getattr(part, name) for part in parts]) for name in ("basis", "variance", "mean", "total")

@@ -17,6 +17,13 @@ Sites = Iterable[Site | str | int] | Site | str | int | None  # None: all that w
 
 if TYPE_CHECKING:
 
+    class SiteSource(Protocol):
+        """What has sites of known widths: rows, or sums over rows."""
+
+        @property
+        def sites(self) -> Sequence[Any]: ...
+        def d_model(self, site: Any) -> int: ...
+
     class RowSource(Protocol):
         """Rows of activations, one a (prompt, variant) or (prompt, variant, position): a store's view, or `ArrayRows`.
 
@@ -47,7 +54,7 @@ if TYPE_CHECKING:
 
 else:
     # Asking isinstance(rows, Protocol) while tests run would read every list of a store's view, some of which refuse.
-    RowSource = Any
+    RowSource = SiteSource = Any
 
 
 @dataclass(frozen=True)
@@ -94,7 +101,7 @@ def joined(left: Sequence[Hashable], right: Sequence[Hashable], names: tuple[str
     )
 
 
-def chosen_sites(rows: RowSource, sites: Sites) -> tuple[Site, ...]:
+def chosen_sites(rows: SiteSource, sites: Sites) -> tuple[Site, ...]:
     """The wanted sites of `rows`, in the order asked for; None means all. A bare number is the layer of the one stream.
 
     Raises ValueError for a site that was not captured; the message lists those that were.
@@ -131,7 +138,7 @@ def narrowed(rows: RowSource, sites: Sequence[Site]) -> RowSource:
     return rows if at is None or len(streams) != 1 else at(streams.pop())
 
 
-def one_width(rows: RowSource, sites: Sequence[Site]) -> int:
+def one_width(rows: SiteSource, sites: Sequence[Site]) -> int:
     """d_model of these sites; refuses a mixture, since towers of different width share no space."""
     widths = {site.stream: rows.d_model(site) for site in sites}
     if len(set(widths.values())) != 1:
