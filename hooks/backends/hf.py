@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hooks.adapters import Active, Adapters
 from hooks.blocks import UnsupportedArchitecture, image_token_id
-from hooks.decode_attention import quick_single_queries
+from hooks.decode_attention import quick_few_queries
 from hooks.decoding import (
     StepClock,
     plain_settings,
@@ -252,7 +252,7 @@ class HuggingFaceModel:
             with (
                 plain_settings(self.module),
                 self._ready(batch),
-                quick_single_queries(self.device, self.dtype),
+                quick_few_queries(self.device, self.dtype),
                 self._hooked(batch, keep, edits, lambda: clock.tokens) as visit,
             ):
                 out = self._generate(inputs, **options)
