@@ -85,13 +85,21 @@ class StepClock:
     """Follows a generation: which tokens the forward that is running reads, and where they stand."""
 
     def __init__(self, prompt: Tokens, stop_ids: frozenset[int]) -> None:
-        self.tokens = prompt
+        self.prompt = self.tokens = prompt
+        self.held = False  # True while another loop says where its steps stand
+        self.place = prompt.prompt_length[:, None] - 1  # of the token that was read last, also where a row has ended
+        self.alive = torch.ones_like(prompt.prompt_length, dtype=torch.bool)
         self._stop = torch.tensor(sorted(stop_ids), dtype=torch.long, device=prompt.position.device)
-        self._next = prompt.prompt_length.clone()
-        self._alive = torch.ones_like(self._next, dtype=torch.bool)
         self._started = False
 
+    @property
+    def decoding(self) -> bool:
+        """True once the prompt has been read."""
+        return self.tokens is not self.prompt
+
     def tick(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self.held:
+            return
         read = args[0] if args else kwargs.get("input_ids")
         if not self._started:
             self._started = True
@@ -102,10 +110,18 @@ class StepClock:
                 f"a decoding step read {came} tokens: expected one a row. This model generates without a cache; edits "
                 "by scope need it."
             )
-        self._alive &= ~torch.isin(read[:, 0], self._stop)
-        position = torch.where(self._alive, self._next, -1)
-        self._next = self._next + 1
-        self.tokens = self.tokens.step(read, position[:, None])
+        self.alive = self.alive & ~(read == self._stop).any(dim=-1)
+        self.place = self.place + 1
+        self.tokens = self.prompt.step(read, torch.where(self.alive[:, None], self.place, -1))
+
+
+class NotStatic(RuntimeError):
+    """This generation cannot go on with a cache of fixed size; the reason is said. `lasting`: nor can any other of this
+    model."""
+
+    def __init__(self, why: str, *, lasting: bool = False) -> None:
+        super().__init__(why)
+        self.lasting = lasting
 
 
 def stop_ids_of(module: nn.Module, tokenizer: Any) -> frozenset[int]:

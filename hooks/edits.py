@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 from einops import einsum
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hooks.kernels import lowrank
+from hooks.acting import FEW, Acting, OneCell
+from hooks.kernels import implementation_for, lowrank
 from hooks.model import Where
 from hooks.positions import Scope, checked_scope
 
@@ -42,7 +43,7 @@ class LowRankEdit:
     power: int = 0
     centre: Float[Tensor, "cell d_model"] | None = None
     remaining: Float[Tensor, "cell k"] | None = None
-    _moved: dict[Any, LowRankEdit] = field(default_factory=dict, init=False, repr=False)
+    _made: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)  # from these tensors, when first asked
 
     def __post_init__(self) -> None:
         if len(self.scopes) != len(self.read):
@@ -69,29 +70,49 @@ class LowRankEdit:
                 f"forward has {tuple(resid.shape[:2])}: expected the batch that the shift was taken from, padded right "
                 "(a shift per position acts in run, not in generate)."
             )
-        cell = here.cell_of(where)
-        gate = here.threshold
-        assert not isinstance(gate, float | int)
-        edited = lowrank(resid, cell, here.read, here.write, here.gain, here.shift, here.carry, gate, here.power)
+        acting = here.acting(where)
+        if acting.only == -1:
+            return resid
+        edited = here._edited(resid, acting)
         if where.tally is not None:
-            here._count(where, resid, edited, cell)
+            here._count(where, resid, edited, acting)
         return edited
+
+    def _edited(self, resid: Tensor, acting: Acting) -> Tensor:
+        gated = self.threshold is not None or self.shift.dim() == 3
+        if acting.only is None or gated or resid.numel() > FEW or torch.is_grad_enabled():
+            gate = self.threshold
+            assert not isinstance(gate, float | int)
+            bank = (self.read, self.write, self.gain, self.shift, self.carry)
+            return lowrank(resid, acting.cell, *bank, gate, self.power)
+        edited = self._one_cell(acting.only, resid.dtype)(resid)
+        return edited if acting.everywhere else torch.where(acting.mask[..., None], edited, resid)
 
     def on(self, device: torch.device) -> LowRankEdit:
         """The same edit with its tensors on `device`; moved once."""
         if self.read.device == device:
             return self
-        if device not in self._moved:
+        if device not in self._made:
             tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
-            self._moved[device] = replace(self, **tensors)
-        return self._moved[device]
+            moved = self._made[device] = replace(self, **tensors)
+            moved._made["key"] = self._key()
+        return self._made[device]
 
-    def cell_of(self, where: Where) -> Int[Tensor, "row pos"]:
-        """The cell that acts on each position, -1 where none does; computed once a forward for all sites of an edit."""
-        memo, key = where.tokens.memo, (self.scopes, None if self.row_cell is None else id(self.row_cell))
+    def acting(self, where: Where) -> Acting:
+        """The cell that acts on each position; computed once a forward for all sites of edits that act alike."""
+        memo, key = where.tokens.memo, self._key()
         if key not in memo:
-            memo[key] = self._cell_of(where), self.row_cell  # the tensor is kept, so that its id stays its own
-        return memo[key][0]
+            cell = self._cell_of(where)
+            # On a GPU nobody waits for the table; other kernels than the eager one were asked for by name.
+            looks = cell.device.type == "cpu" and not torch.compiler.is_compiling()
+            memo[key] = Acting.of(cell, looks=looks and implementation_for(self.read, self.rank) == "eager")
+        return memo[key]
+
+    def _key(self) -> Any:
+        """What edits that act alike have in common; made before the edit moves, since a GPU would be waited for."""
+        if "key" not in self._made:
+            self._made["key"] = self.scopes, None if self.row_cell is None else tuple(self.row_cell.tolist())
+        return self._made["key"]
 
     def _cell_of(self, where: Where) -> Int[Tensor, "row pos"]:
         tokens = where.tokens
@@ -108,33 +129,52 @@ class LowRankEdit:
                 f"the edit at {where.site} assigns {len(row_cell)} rows to cells, but the batch has {rows} rows."
             )
         cell = torch.full(tokens.position.shape, -1, dtype=torch.int32, device=device)
-        for scope in dict.fromkeys(self.scopes):
-            of_scope = torch.tensor([one == scope for one in self.scopes], device=device)
+        for scope, of_scope in self._cells_by_scope(device).items():
             acts = of_scope[row_cell.clamp_min(0)] & (row_cell >= 0)
             cell = torch.where(where.mask(scope) & acts[:, None], row_cell[:, None].int(), cell)
         return cell
 
-    def _count(self, where: Where, resid: Tensor, edited: Tensor, cell: Tensor) -> None:
+    def _cells_by_scope(self, device: torch.device) -> dict[Scope, Bool[Tensor, " cell"]]:
+        """Made once: a decoding step that is captured as a CUDA graph may not copy anything from the host."""
+        if ("scopes", device) not in self._made:
+            self._made["scopes", device] = {
+                scope: torch.tensor([one == scope for one in self.scopes], device=device)
+                for scope in dict.fromkeys(self.scopes)
+            }
+        return self._made["scopes", device]
+
+    def _one_cell(self, c: int, dtype: torch.dtype) -> OneCell:
+        exact = torch.float64 if dtype == torch.float64 else torch.float32
+        if (c, exact) not in self._made:
+            parts = (part[c].to(exact) for part in (self.read, self.write, self.gain, self.shift, self.carry))
+            self._made[c, exact] = OneCell.of(*parts)
+        return self._made[c, exact]
+
+    def _count(self, where: Where, resid: Tensor, edited: Tensor, acting: Acting) -> None:
         assert where.tally is not None
-        mask = cell >= 0
+        if self.centre is None and self.threshold is None:
+            where.tally.add(acting.counts)
+            return
+        mask = acting.mask
         if self.threshold is not None:
             mask = mask & (edited != resid).any(dim=-1)
+        counts = acting.counts if self.threshold is None else mask.sum(dim=1)
         if self.centre is None:
-            where.tally.add(mask.sum(dim=1))
+            where.tally.add(counts)
             return
         # One cell a row: what it measures against is read by row. Position 0 counts as edited but not for energy: in
         # many models its norm drowns all others.
-        of_row = cell.amax(dim=1).clamp_min(0) if self.cells > 1 else torch.zeros_like(cell[:, 0])
-        before, after, on = resid.float(), edited.float(), (mask & where.tokens.measured).float()
+        own = 0 if self.cells == 1 else acting.of_row
+        centre, read = self.centre[own].float().unsqueeze(-2), self.read[own].float()
+        before, after, on = resid.float(), edited.float(), mask & where.tokens.measured
         removed = ((after - before).square().sum(-1) * on).sum(1)
-        energy = ((before - self.centre.float()[of_row][:, None]).square().sum(-1) * on).sum(1)
+        energy = ((before - centre).square().sum(-1) * on).sum(1)
         leftover = None
         if self.remaining is not None:
-            component = einsum(after, self.read.float()[of_row], "row pos d, row k d -> row pos k")
-            off = (component - self.remaining.float()[of_row][:, None]).norm(dim=-1)
+            off = (after @ read.mT - self.remaining[own].float().unsqueeze(-2)).norm(dim=-1)
             share = off / after.norm(dim=-1).clamp_min(torch.finfo(after.dtype).tiny)
             leftover = torch.where(mask, share, 0.0).amax(dim=1)  # a pad may have no length, and no share
-        where.tally.add(mask.sum(dim=1), removed, energy, leftover)
+        where.tally.add(counts, removed, energy, leftover)
 
     def for_rows(self, row_cell: Sequence[int] | Int[Tensor, " row"]) -> LowRankEdit:
         """The same bank, its cells given out to the rows of a batch (-1: the row stays as it is)."""

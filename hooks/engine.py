@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from hooks.edits import LowRankEdit
 from hooks.model import Edits, Keeps, NothingEdited, Tally, Where
+from hooks.positions import Tokens
 from hooks.site import POINTS, Site
 from hooks.spot import Spot
 from hooks.view import View
@@ -35,6 +36,7 @@ class Visit:
         self.tallies: dict[Site, list[Tally]] = {}
         self.sites = stream_order({*keep, *edits})
         self._visits = dict.fromkeys(self.sites, 0)
+        self._wanted = {site: (edits.get(site), keep.get(site)) for site in self.sites}
         self._owners: dict[Site, Tensor] = {}
         self._view_of, self._prompts, self._once, self._stop = view_of, prompts, once, stop
 
@@ -46,27 +48,29 @@ class Visit:
     def at(self, site: Site, tensor: Tensor) -> Tensor:
         """Edits the residual, in list order, then shows it to the site's keep. Returns `tensor` itself when nothing
         was changed."""
-        self._visits[site] += 1
-        if self._visits[site] > 1 and (self._once or site.tower != "language"):
+        self._visits[site] = visits = self._visits[site] + 1
+        if visits > 1 and (self._once or site.tower != "language"):
             raise RuntimeError(
-                f"the hook at {site} fired {self._visits[site]} times in one forward: expected once. A layer that "
-                "runs again (a loop, or a tower that is called once an image) is not one place in the stream."
+                f"the hook at {site} fired {visits} times in one forward: expected once. A layer that runs again (a "
+                "loop, or a tower that is called once an image) is not one place in the stream."
             )
+        edits, keep = self._wanted[site]
         view = self._view_of(site, tensor)
         before = resid = view.rows(tensor)
-        for edit, tally in zip(self.edits.get(site, ()), self._tallies_at(site, view), strict=True):
-            resid = _edited(edit, resid, Where(site, view.tokens, tally))
-        if site in self.keep and (kept := self.keep[site](resid, Where(site, view.tokens))) is not None:
+        tokens = view.tokens
+        if edits is not None:
+            tallies = self.tallies[site] if site in self.tallies else self._tallies_at(site, tokens)
+            for edit, tally in zip(edits, tallies, strict=True):
+                resid = _edited(edit, resid, Where(site, tokens, tally))
+        if keep is not None and (kept := keep(resid, Where(site, tokens))) is not None:
             self.kept[site].append(kept)
         return tensor if resid is before else view.back(resid)
 
-    def _tallies_at(self, site: Site, view: View) -> list[Tally]:
-        if site in self.edits and site not in self.tallies:
-            rows = len(view.tokens.position)
-            self.tallies[site] = [Tally.empty(rows) for _ in self.edits[site]]
-            if view.tokens.owner is not None:
-                self._owners[site] = view.tokens.owner
-        return self.tallies.get(site, [])
+    def _tallies_at(self, site: Site, tokens: Tokens) -> list[Tally]:
+        self.tallies[site] = [Tally.empty(len(tokens.position)) for _ in self.edits[site]]
+        if tokens.owner is not None:
+            self._owners[site] = tokens.owner
+        return self.tallies[site]
 
     def close(self) -> None:
         """Raises RuntimeError when a hook never fired; gives the counts of a vision tower to its prompts."""
@@ -101,17 +105,19 @@ def stream_order(sites: Any) -> list[Site]:
 
 
 def _edited(edit: Any, resid: Tensor, where: Where) -> Tensor:
-    tally, ours = where.tally, isinstance(edit, LowRankEdit)
+    if isinstance(edit, LowRankEdit):
+        return edit(resid, where)
+    tally = where.tally
     assert tally is not None
-    counted = None if ours else tally.edited.clone()
+    counted = tally.edited.clone()
     # A plain callable gets a copy: writing into it cannot change what was kept before, nor pass uncounted.
-    new = edit(resid if ours else resid.clone(), where)
+    new = edit(resid.clone(), where)
     if not isinstance(new, Tensor) or new.shape != resid.shape or new.dtype != resid.dtype:
         came = f"{tuple(new.shape)} {new.dtype}" if isinstance(new, Tensor) else type(new).__name__
         raise TypeError(
             f"the edit at {where.site} returned {came}: expected {tuple(resid.shape)} {resid.dtype}, a new tensor."
         )
-    if counted is not None and torch.equal(counted.cpu(), tally.edited.cpu()):
+    if torch.equal(counted.cpu(), tally.edited.cpu()):
         # It did not count: compare, so that an edit that edits nothing cannot pass as one.
         tally.add(((new != resid).any(dim=-1) & (where.tokens.position >= 0)).sum(dim=-1))
     return new

@@ -43,13 +43,22 @@ class Tally:
         leftover: Tensor | None = None,
     ) -> None:
         """Counts on the device of what comes: nothing waits for the device until `settle`."""
-        self.edited = self.edited.to(edited.device) + edited
+        if self.edited.device != edited.device:
+            self.on(edited.device)
+        self.edited += edited  # in place: a CUDA graph counts into the same memory every time
         if removed is not None and energy is not None:
-            self.removed = _sum(self.removed, removed)
-            self.energy = _sum(self.energy, energy)
+            self.removed += removed
+            self.energy += energy
         if leftover is not None:
-            kept = self.leftover.to(leftover.device, _counter(leftover.device))
-            self.leftover = torch.maximum(kept, leftover.to(kept.dtype))
+            torch.maximum(self.leftover, leftover.to(self.leftover.dtype), out=self.leftover)
+
+    def on(self, device: torch.device) -> list[Tensor]:
+        """The counts, on this device from now on."""
+        if self.edited.device != device:
+            self.edited = self.edited.to(device)
+            for name in ("removed", "energy", "leftover"):
+                setattr(self, name, getattr(self, name).to(device, _counter(device)))
+        return [self.edited, self.removed, self.energy, self.leftover]
 
     def settle(self) -> None:
         """Brings the counts to the CPU, once a run."""
@@ -76,11 +85,6 @@ class Tally:
 def _counter(device: torch.device) -> torch.dtype:
     """The widest float that a device counts in: Apple's has no float64."""
     return torch.float32 if device.type == "mps" else torch.float64
-
-
-def _sum(total: Tensor, more: Tensor) -> Tensor:
-    dtype = _counter(more.device)
-    return total.to(more.device, dtype) + more.to(dtype)
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,7 @@ class Generation:
     finished: list[bool]
     kept: dict[Site, list[Tensor]] = field(default_factory=dict)  # one entry a forward: the prompt's, then one a token
     tallies: dict[Site, list[Tally]] = field(default_factory=dict)
+    decoding: str = "dynamic"  # the loop that wrote it (`generate(decode=)`); "dynamic: ..." says why not the other
 
     def untouched(self) -> list[int]:
         """The rows that no edit touched."""

@@ -45,6 +45,8 @@ class TextView:
 def text_view(site: Site, resid: Tensor, tokens: Tokens, layout: Layout) -> TextView:
     """The language stream at `site`; raises RuntimeError when the tensor is not what the layout promises."""
     rows, length = tokens.position.shape
+    if layout.plain and resid.shape == (rows, length, layout.widths[0]) and site.point != "projector":
+        return TextView(tokens, layout, resid)
     if length > 1 and tuple(resid.shape) == layout.shape(rows, 1):
         # Some last layers run on the newest token alone while a prompt is read (shared KV); rows are padded left there.
         if not bool((tokens.position[:, -1] == tokens.position.amax(dim=1)).all()):

@@ -56,7 +56,8 @@ def build_table(attributes: Mapping[str, str], columns: Columns) -> memoryview:
         for name, values in columns.items():
             stored.update(_encoded(name, kinds[name], values))
         for path, array in stored.items():
-            h5_write.column(file.id, path, array)
+            folder, _, name = path.partition("/")
+            h5_write.column(h5_write.group(file.id, folder), name, array)
         # Names and types of the columns, in order: a dataset, since HDF5 lists the objects of a group by name only.
         order = json.dumps(list(kinds.items()))
         data = np.frombuffer(order.encode("utf-8", "surrogatepass"), dtype=np.uint8)

@@ -25,8 +25,11 @@ def write_encoding(owner: h5f.FileID | h5g.GroupID | h5d.DatasetID, kind: str) -
 
 
 def group(parent: h5f.FileID | h5g.GroupID, path: str) -> h5g.GroupID:
-    """A new group, and those on the way to it."""
-    return h5g.create(parent, path.encode(), _with_parents())
+    """The group at this path; what is missing of it is made."""
+    found = parent
+    for name in path.encode().split(b"/"):
+        found = h5g.open(found, name) if name in found else h5g.create(found, name, gcpl=_plain_group())
+    return found
 
 
 def column(parent: h5f.FileID | h5g.GroupID, name: str, data: np.ndarray, kind: str = "array") -> h5d.DatasetID:
@@ -36,7 +39,7 @@ def column(parent: h5f.FileID | h5g.GroupID, name: str, data: np.ndarray, kind: 
         plist = plist.copy()
         plist.set_chunk(data.shape)
         plist.set_fletcher32()
-    dataset = h5d.create(parent, name.encode(), made, h5s.create_simple(data.shape), plist, _with_parents())
+    dataset = h5d.create(parent, name.encode(), made, h5s.create_simple(data.shape), plist)
     if data.size:
         dataset.write(h5s.ALL, h5s.ALL, np.ascontiguousarray(data), made)
     write_encoding(dataset, kind)
@@ -81,15 +84,18 @@ def _scalar() -> h5s.SpaceID:
     return h5s.create(h5s.SCALAR)
 
 
+# No clock in a shard: equal numbers give equal bytes.
+
+
 @cache
 def _plain() -> h5p.PropDCID:
     plist = h5p.create(h5p.DATASET_CREATE)
-    plist.set_obj_track_times(False)  # no clock in a shard: equal numbers give equal bytes
+    plist.set_obj_track_times(False)
     return plist
 
 
 @cache
-def _with_parents() -> h5p.PropLCID:
-    plist = h5p.create(h5p.LINK_CREATE)
-    plist.set_create_intermediate_group(True)
+def _plain_group() -> h5p.PropGCID:
+    plist = h5p.create(h5p.GROUP_CREATE)
+    plist.set_obj_track_times(False)
     return plist

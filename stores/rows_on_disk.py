@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int, Int64
 
 from stores.plan import Stream
-from stores.shard import StreamIndex, read_rows
+from stores.shard import StreamIndex, grouped, read_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,18 +53,11 @@ class StreamTable:
         """
         place = self.stream.layer_index(layer)
         out = np.empty((len(rows), self.stream.d_model), dtype=dtype)
-        shard_of = self.shard[rows]
-        order = None if (np.diff(shard_of) >= 0).all() else np.argsort(shard_of, kind="stable")
-        in_order = shard_of if order is None else shard_of[order]
-        starts = np.flatnonzero(np.diff(in_order, prepend=-1)).tolist()
-        for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):
-            index, places = self.shards[in_order[start]], slice(start, stop)
-            if order is None:
-                read_rows(index, self.stream, place, self.local[rows[places]], out[places])
-                continue
-            found = np.empty((stop - start, self.stream.d_model), dtype=dtype)
-            read_rows(index, self.stream, place, self.local[rows[order[places]]], found)
-            out[order[places]] = found
+        for shard, places in grouped(self.shard[rows]):
+            found = out[places] if isinstance(places, slice) else np.empty((len(places), self.stream.d_model), dtype)
+            read_rows(self.shards[shard], self.stream, place, self.local[rows[places]], found)
+            if not isinstance(places, slice):
+                out[places] = found
         return out
 
 

@@ -72,10 +72,10 @@ class _Values:
         if not seal.needs_values:
             seal.skip(self.stored_bytes)
             return
-        missing = bytes(self.stored_bytes // len(self.values) - self.values[0].nbytes)  # the padding of a layer's last chunk
+        padding = bytes(self.stored_bytes // len(self.values) - self.values[0].nbytes)  # of a layer's last chunk
         for plane in self.planes():
             seal.update(plane.view(np.uint8).data, values=True)
-            seal.update(missing, values=True)
+            seal.update(padding, values=True)
 
 
 class ActivationShard:

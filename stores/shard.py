@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -130,7 +131,8 @@ def read_rows(
     descriptor = safe_h5.open_descriptor(index.path)
     try:
         scratch = _scratch(index, stream)
-        for chunk, places, local in _by_chunk(rows, index.chunk_rows):
+        for chunk, places in grouped(rows // index.chunk_rows):
+            local = _within(rows[places], chunk * index.chunk_rows)
             into = out[places] if isinstance(places, slice) else None
             if into is not None and isinstance(local, slice) and _as_stored(into, stream, index.chunk_rows):
                 _read_chunk(descriptor, index, stream, layer, chunk, into)
@@ -159,21 +161,21 @@ def check_chunks(index: StreamIndex, stream: Stream) -> list[Span]:
 Places = slice | Int64[np.ndarray, " m"]
 
 
-def _by_chunk(rows: Integer[np.ndarray, " n"], chunk_rows: int) -> Iterator[tuple[int, Places, Places]]:
-    """(chunk, where its rows stand in `rows`, which of its rows they are), each as a slice where it is one: a whole
-    layer, the usual case, is then read without an index array."""
-    chunk_of = rows // chunk_rows
-    order = None if (np.diff(chunk_of) >= 0).all() else np.argsort(chunk_of, kind="stable")
-    sorted_chunks = chunk_of if order is None else chunk_of[order]
-    starts = np.flatnonzero(np.diff(sorted_chunks, prepend=-1)).tolist()
-    for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):
-        chunk = int(sorted_chunks[start])
-        places = slice(start, stop) if order is None else order[start:stop]
-        local = rows[places] - chunk * chunk_rows
-        if local[-1] - local[0] == stop - start - 1 and (np.diff(local) == 1).all():
-            yield chunk, places, slice(int(local[0]), int(local[-1]) + 1)
-        else:
-            yield chunk, places, local
+def grouped(keys: Integer[np.ndarray, " n"]) -> Iterator[tuple[int, Places]]:
+    """(key, where it stands) for each distinct key, in rising order: as slices where the keys rise already, as those of
+    a whole layer do; no index array is then made of it."""
+    order = None if (np.diff(keys) >= 0).all() else np.argsort(keys, kind="stable")
+    rising = keys if order is None else keys[order]
+    edges = [*np.flatnonzero(np.diff(rising, prepend=-1)).tolist(), len(keys)]
+    for start, stop in pairwise(edges):
+        yield int(rising[start]), slice(start, stop) if order is None else order[start:stop]
+
+
+def _within(rows: Integer[np.ndarray, " m"], first: int) -> Places:
+    """Which rows of a chunk that begins at row `first`: as a slice where they lie side by side."""
+    local = rows - first
+    side_by_side = local[-1] - local[0] == len(local) - 1 and (np.diff(local) == 1).all()
+    return slice(int(local[0]), int(local[-1]) + 1) if side_by_side else local
 
 
 def _as_stored(into: np.ndarray, stream: Stream, chunk_rows: int) -> bool:

@@ -7,7 +7,9 @@ where a GPU rounds, so the error of one rounding is up to a whole unit there.
 
 from __future__ import annotations
 
+import ctypes
 import json
+import mmap
 import os
 from dataclasses import replace
 
@@ -23,6 +25,7 @@ from hooks.kernels import triton_lowrank as kernels
 np.seterr(invalid="ignore")  # -inf · 0 is a NaN that the kernel means to leave out
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
+KERNELS = ("rows, several a program", "rows, d_model by loop", "tiles")
 HARDEST = ("cosine gate", "a shift a position", "rank 5", "rank 64")  # in every dtype and by every kernel
 
 
@@ -52,7 +55,7 @@ def forced(kernel: str):
             case "rows, several a program":
                 return False, dict(ROWS=4, BD=128, **blocks)
             case _:  # rows, d_model by loop
-                return False, dict(ROWS=1, BD=32, **blocks)
+                return False, dict(ROWS=8, BD=32, **blocks)
 
     return settings
 
@@ -110,14 +113,38 @@ def bits_kept(kernel_settings) -> bool:
     return all(results)
 
 
+def forbidden_pages_untouched(kernel: str) -> bool:
+    """In place, tokens without a cell lie in memory that may be neither read nor written: touching it ends the process.
+    A token is a page of memory."""
+    kernels.settings = forced(kernel)
+    page = mmap.PAGESIZE
+    case = mixture(1, 6, page // 4, 2, 2).rounded(torch.float32)
+    cell = torch.tensor([[0, -1, 1, -1, -1, 0]])
+    expected = lowrank(case.resid, cell, *case.arguments[2:], implementation="reference")
+    memory = mmap.mmap(-1, 6 * page)
+    resid = torch.frombuffer(memory, dtype=torch.float32).view(1, 6, page // 4)
+    resid.copy_(case.resid)
+
+    def protect(rights: int) -> None:
+        for token in (1, 3, 4):
+            place = ctypes.c_void_p(resid.data_ptr() + token * page)
+            assert ctypes.CDLL(None).mprotect(place, page, rights) == 0
+
+    protect(0)
+    kernels.launch(resid, cell, *case.arguments[2:], out=resid)
+    protect(mmap.PROT_READ | mmap.PROT_WRITE)
+    return torch.allclose(resid, expected, rtol=1e-4, atol=1e-4)
+
+
 def main() -> None:
     chosen, found = kernels.settings, {}
-    for kernel in ("rows, several a program", "rows, d_model by loop", "tiles"):
+    for kernel in KERNELS:
         kernels.settings = forced(kernel)
         for dtype in DTYPES:
             for name, case in cases().items():
                 if name in HARDEST or (dtype == "bfloat16" and kernel != "rows, d_model by loop"):
                     found[f"{kernel} | {dtype} | {name}"] = measured(case, DTYPES[dtype])
+    found["pages"] = {kernel: forbidden_pages_untouched(kernel) for kernel in KERNELS}
     found["bits"] = {kernel: bits_kept(forced(kernel)) for kernel in ("rows, several a program", "tiles")}
     kernels.settings = chosen
     case = mixture(3, 9, 37, 3, 2).rounded(torch.bfloat16)

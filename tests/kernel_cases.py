@@ -150,6 +150,16 @@ def tolerance(case: Case, dtype: torch.dtype) -> float:
     return unit * largest + 4 * (terms**0.5) * inner * (largest + amount * k**0.5 * float(case.write.abs().max()))
 
 
+def decided(case: Case) -> Tensor:
+    """[row, pos]: whether the gate's comparison is further from its threshold than rounding could carry it."""
+    h, c = case.resid.double(), case.cell.clamp_min(0).long()
+    if case.threshold is None:
+        return torch.ones_like(c, dtype=torch.bool)
+    first, length = case.read.double()[c, 0], h.norm(dim=-1)
+    distance = (h * first).sum(-1) - case.threshold.double()[c] * length**case.power
+    return distance.abs() > 1e-4 * length * first.norm(dim=-1)
+
+
 def checked(case: Case, dtype: torch.dtype, implementation: str, resid: Tensor | None = None) -> None:
     """Asserts what every edit of the case must keep: out of place, bits without a cell, the expected numbers."""
     case = case.rounded(dtype)

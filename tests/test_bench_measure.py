@@ -83,10 +83,10 @@ def test_each_side_comes_first_and_follows_each_other_about_equally_often(pairs)
 
 
 def test_noise_is_called_noise_after_three_times_the_pairs(pairs, bench):
-    ratio = pairs.paired(taking(1.0), taking(9.0), seconds=Fake(0.5))
+    ratio = pairs.paired(taking(1.0), taking(9.0), seconds=Fake(0.5), patience=1e9)
     assert ratio.pairs == 45 and not ratio.quiet
     assert bench["lines"].Line("B0", "", ratio, gate=2.0).verdict == "too noisy", "though far above its gate"
-    assert pairs.paired(taking(1.0), taking(9.0), seconds=Fake(0.5), patience=0).pairs == 15
+    assert pairs.paired(taking(1.0), taking(9.0), seconds=Fake(0.5), patience=1).pairs == 15
 
 
 def test_more_pairs_are_added_until_ours_agrees_with_itself(pairs):

@@ -5,13 +5,14 @@ import pytest
 import torch
 import transformers as T
 from conftest import chat
+from own_hooks import noise
 from tiny_lm import _SIZES, LANGUAGE_MODELS, loud
 from tiny_models import byte_tokenizer
 
 from hooks.load import load_model
 from hooks.site import Site
 from workbench.interventions.ablate import Ablate
-from workbench.interventions.proof import AblationIncomplete, Leftover, Proof, dtype_floor, leftover, proved
+from workbench.interventions.proof import AblationIncomplete, Leftover, Proof, Prover, dtype_floor, leftover
 from workbench.interventions.sweep import sweep
 from workbench.subspace.directions import Directions
 
@@ -151,8 +152,8 @@ def test_the_worst_site_is_the_one_furthest_above_its_floor():
 def test_a_proof_takes_prompts_that_may_share_a_batch(monkeypatch, llama):
     """Where padding changes numbers only rows of one length go together; the others would be refused, or wrong."""
     monkeypatch.setattr(llama, "pads", {"right": False, "left": True})
-    proofs = proved(llama, PROMPTS, {3: Ablate(direction(llama), to="zero")})
-    assert list(proofs) == [3] and proofs[3].complete
+    prover = Prover(llama, PROMPTS)
+    assert prover.of(Ablate(direction(llama), to="zero")).complete and prover.of(noise(llama)) is None
 
 
 def test_the_floor_of_a_subspace_is_that_of_one_rounding():

@@ -173,7 +173,10 @@ def test_four_processes_share_one_capture(tmp_path):
 
 
 def test_equal_numbers_give_equal_files(tmp_path):
-    a, b = filled_store(tmp_path / "a"), filled_store(tmp_path / "b")
+    """In whatever second, and with whatever seal: HDF5 would write the time into each object."""
+    a = filled_store(tmp_path / "a")
+    time.sleep(1.1)
+    b = filled_store(tmp_path / "b", bulk=True)
     assert [p.read_bytes() for p in shards(a.path)] == [p.read_bytes() for p in shards(b.path)]
 
 
@@ -186,24 +189,6 @@ def test_without_hard_links_nothing_is_overwritten_either(tmp_path, monkeypatch)
     assert publish.publish(b"first", final, tmp_path) is True
     assert publish.publish(b"second", final, tmp_path) is False
     assert final.read_bytes() == b"first" and [entry.name for entry in tmp_path.iterdir()] == ["final"]
-
-
-@pytest.mark.parametrize("call", ["posix_fallocate", "write", "fsync", "link"])
-def test_a_full_disk_is_a_clean_error(tmp_path, monkeypatch, call):
-    store = new_store(tmp_path / "s")
-    unit, later = store.missing()[:2]
-    store.commit(unit, {"resid_post": block(unit)})
-
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, call, full)
-        with pytest.raises(OSError, match="No space left"):
-            store.commit(later, {"resid_post": block(later)})
-    assert list((tmp_path / "s" / "tmp").iterdir()) == []
-    assert later in ActivationStore.open(tmp_path / "s").missing()
-    assert store.commit(later, {"resid_post": block(later)}) and store.verify() == []
 
 
 def test_a_lost_shard_is_not_read_past(tmp_path):

@@ -128,11 +128,15 @@ def test_between_is_exact_in_a_sketch():
 @pytest.mark.parametrize("covariance", ["within", "groups", None])
 def test_two_halves_merge_to_the_whole(covariance):
     """Also where a class is in the second half only, and comes in another order."""
-    second = np.arange(400, N)[::-1]
+    second = np.arange(400, N)
+    second = np.roll(
+        second, -int(np.flatnonzero(KIND[second] == 2)[0])
+    )  # it begins with the class that the first lacks
     first = np.flatnonzero(np.arange(N) < 400)
     first = first[KIND[first] != 2]
     used = np.concatenate([first, second])
     parts = [streamed(part, covariance=covariance) for part in (first, second)]
+    assert parts[0].classes[0] != parts[1].classes[0]
     both = parts[0].merge(parts[1])
     assert len(both) == len(used) and {one["label"] for one in both.names} == set(KINDS)
     for number, kind in enumerate(KINDS):

@@ -17,7 +17,7 @@ from workbench.captures.answers import Answering, Asked
 from workbench.captures.blocks import Captured
 from workbench.captures.plan import kept_streams, refuse_hidden, scopes_named, scopes_of, variants_of
 from workbench.captures.reading import Reading
-from workbench.captures.size import announce, bytes_coming, refuse_full, rows_of, unwritten
+from workbench.captures.size import BULK, announce, bytes_coming, refuse_full, rows_of, unwritten
 from workbench.captures.writing import Writer
 from workbench.interventions.cells import Intervention, combined
 from workbench.progress import followed
@@ -84,7 +84,8 @@ def capture(
     left = [unit for unit in ([i for i in unit if listed[i].id in coming] for unit in units) if unit]
     rows = rows_of(model, kept, encoded.outlines, new_tokens)
     nbytes = bytes_coming(kept, left, rows, len(variants))
-    announce(name, nbytes, len(variants) * sum(lengths[i] for unit in left for i in unit), asked is not None, progress)
+    tokens = len(variants) * sum(lengths[i] for unit in left for i in unit)
+    announce(name, nbytes, tokens, asked is not None, progress)
     if asked is None:  # answers may be shorter than they may be: nobody knows before
         refuse_full(to, nbytes)
 
@@ -107,6 +108,7 @@ def capture(
             **({} if asked is None else {"responses": asked.described()}),
         },
         provenance=provenance.collect(**model.facts),
+        bulk=nbytes > BULK * tokens,
     )
     missing = [unit for unit in store.missing() if not place.keys().isdisjoint(unit.prompt_ids)]
     if others := {identifier for unit in missing for identifier in unit.prompt_ids} - place.keys():

@@ -38,6 +38,7 @@ from hooks.prefix_cache import Prefix, text_of
 from hooks.prompt import Prompt
 from hooks.site import Site
 from hooks.spot import Spot
+from hooks.static_decode import generated
 from hooks.stream import ResidualStream
 from hooks.structure import refuse_two_streams
 from hooks.tower_rows import vision_view
@@ -212,20 +213,22 @@ class HuggingFaceModel:
         must_edit: bool = True,
         max_new_tokens: int = 64,
         after: Prefix | None = None,
+        decode: str = "dynamic",
         **sampling: Any,
     ) -> Generation:
         """Answers to the prompts (a response given in a prompt is left out), padded left, with the KV cache; greedy
         unless `do_sample=True` (with `temperature`, `top_p`, ...; the checkpoint's own sampling settings do not count).
         Scopes are extended token by token; rows that have ended are edited no more. With `after`
-        (hooks.prefix_cache) the columns of that cache are not read again, and nothing acts on them."""
+        (hooks.prefix_cache) the columns of that cache are not read again, and nothing acts on them. `decode="graph"`
+        replays one CUDA graph a token, `"static"` makes its steps one by one (hooks.static_decode)."""
         refuse_what_moves_rows(sampling)
         refuse_unsound(self.why_not_generate)
         stop_ids = self._stopping(sampling)
         options = {**plainly(sampling, self.encoder.pad_id, stop_ids), "max_new_tokens": max_new_tokens}
         batch = self.encoder.collate([one.prompt_only() for one in batch.encoded], "left")
-        out, visit = self.decoded(batch, keep, edits, stop_ids, options, after)
+        out, visit, decoding = generated(self, batch, keep, edits, stop_ids, options, after, decode)
         texts, ids, finished = read_off(out[:, batch.inputs["input_ids"].shape[1] :], stop_ids, self.tokenizer)
-        generation = Generation(texts, ids, finished, visit.kept, visit.tallies)
+        generation = Generation(texts, ids, finished, visit.kept, visit.tallies, decoding)
         if must_edit:
             visit.refuse_idle()
         return generation
@@ -238,9 +241,10 @@ class HuggingFaceModel:
         stop_ids: frozenset[int],
         options: dict[str, Any],
         after: Prefix | None = None,
+        by: Callable[..., Tensor] | None = None,
     ) -> tuple[Any, Visit]:
         """What the library's own `generate` returns under keeps and edits for prompts padded left, and what they
-        saw."""
+        saw. `by` is another loop than the library's (hooks.static_decode)."""
         batch = self._padded(batch, "left")
         inputs, tokens = self._on_device(batch), batch.tokens
         if after is not None:
@@ -255,7 +259,7 @@ class HuggingFaceModel:
                 quick_few_queries(self.device, self.dtype),
                 self._hooked(batch, keep, edits, lambda: clock.tokens) as visit,
             ):
-                out = self._generate(inputs, **options)
+                out = self._generate(inputs, **options) if by is None else by(inputs, options, clock, visit)
         finally:
             handle.remove()
         return out, visit

@@ -17,21 +17,21 @@ GATHERED = 2**27  # elements of the bank that the reference may gather at once o
 
 def implementation_for(resid: Tensor, rank: int, asked: str | None = None) -> str:
     """The name of the implementation for this residual: `asked`, else the environment's `WORKBENCH_KERNEL`, else the
-    fastest one that starts at once. Raises ValueError for a name that is none."""
+    fastest one that starts at once; instead of "compiled" another where compiling would not win. Raises ValueError for
+    a name that is none."""
     name = asked or os.environ.get("WORKBENCH_KERNEL")
     if name and name not in IMPLEMENTATIONS:
         raise ValueError(
             f"implementation {name!r} is unknown: expected one of {', '.join(IMPLEMENTATIONS)} "
             "(the argument, or WORKBENCH_KERNEL in the environment)."
         )
-    if name == "compiled" and (rank > compiled.MAX_RANK or not compiled.available()):
-        return "eager"
+    without_compiling = "eager" if resid.device.type == "cpu" else "reference"
+    if name == "compiled" and not compiled.wins(resid, rank):
+        return without_compiling
     if name:
         return name
-    if resid.device.type == "cpu":
-        return "eager"
     small = resid.dtype in (torch.bfloat16, torch.float16, torch.float32) and rank <= 64
-    return "triton" if resid.device.type == "cuda" and small and _has_triton() else "reference"
+    return "triton" if resid.device.type == "cuda" and small and _has_triton() else without_compiling
 
 
 def run(

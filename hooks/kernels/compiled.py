@@ -1,7 +1,8 @@
 """The linear edit as one loop a token, written by torch.compile: for long runs on a CPU whose host has a compiler.
 
 The first call of a process compiles (about ten seconds cold, about one from inductor's cache; other sizes compile
-nothing anew), which only pays where thousands of large calls follow. So nothing chooses it but the user.
+nothing anew), which only pays where thousands of large calls follow. So nothing chooses it but the user, and it is
+left alone where it would not win: small residuals, larger ranks, no compiler.
 """
 
 from __future__ import annotations
@@ -17,7 +18,13 @@ from torch import Tensor
 
 MAX_RANK = 4  # above, two matrix products in cache-sized blocks are faster than k dot products a token
 
+LEAST = 2**20  # elements of a residual: what is smaller costs less than calling compiled code
 VARIANTS = 64  # dtypes, ranks, gates and banks of one cell are compiled apart; torch gives up at 8 unless told
+
+
+def wins(resid: Tensor, rank: int) -> bool:
+    """Whether a call of this size is one for compiled code, on this host."""
+    return rank <= MAX_RANK and resid.numel() >= LEAST and available()
 
 
 def available() -> bool:
@@ -41,7 +48,9 @@ def lowrank(
     tokens, table = resid.reshape(-1, resid.shape[-1]).contiguous(), cell.reshape(-1).long()
     c = table.clamp_min(0)
     gate = torch.full_like(carry, -torch.inf) if threshold is None else threshold
-    shifts, row = (shift, c) if shift.dim() == 2 else (shift.flatten(0, 1), torch.arange(len(table)))
+    shifts, row = shift, c
+    if shift.dim() == 3:
+        shifts, row = shift.flatten(0, 1), torch.arange(len(table), device=table.device)
     relative = bool(power) and threshold is not None
     bank = (part.contiguous() for part in (read, write, gain, shifts, carry, gate))
     with torch._dynamo.config.patch(recompile_limit=VARIANTS):

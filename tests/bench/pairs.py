@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -45,7 +44,7 @@ def paired(
     also: Mapping[str, Callable[[], object]] | None = None,
     seconds: Clock | None = None,
     least: float = 0.02,
-    patience: float = 60.0,
+    patience: float = 180.0,
     between: Callable[[], object] | None = None,
 ) -> Ratio:
     """Peer time over ours time, from at least `pairs` rounds. In each round ours, the peer, the peers in `also` and
@@ -54,8 +53,8 @@ def paired(
 
     The clock is `clocks.clock()` unless `seconds` is given: CPU seconds of this process, or CUDA events. What takes
     less than `least` seconds is called several times a measurement. While ours against ours is not within 5 % of 1,
-    rounds are added, up to three times as many or until `patience` seconds have passed: the stop looks at ours against
-    ours alone, never at the ratio. `between` is called before every measurement, outside the clock.
+    rounds are added, up to three times as many or until `patience` seconds were measured: the stop looks at ours
+    against ours alone, never at the ratio. `between` is called before every measurement, outside the clock.
     """
     seconds = seconds or clock()
     if SETTING.tiny:
@@ -65,7 +64,7 @@ def paired(
     times = {name: calls_of(call, seconds, least) for name, call in calls.items()}
     calls["again"], times["again"] = ours, times["ours"]
     taken: dict[str, list[float]] = {name: [] for name in calls}
-    began = time.monotonic()
+    spent = 0.0
     with _garbage_resting():
         for done in count(1):
             for name in _order(list(calls), done):
@@ -73,8 +72,8 @@ def paired(
                 if between is not None:
                     between()
                 taken[name].append(seconds(calls[name], times[name]))
-            late = done >= 3 * pairs or time.monotonic() - began > patience
-            if done >= pairs and (late or _against(taken, "peer").quiet):
+                spent += taken[name][-1] * times[name]
+            if done >= pairs and (done >= 3 * pairs or spent > patience or _against(taken, "peer").quiet):
                 break
     return _against(taken, "peer", {name: _against(taken, f"also {name}") for name in others})
 

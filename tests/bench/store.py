@@ -161,8 +161,8 @@ def sha256_lines(folder: Path, shape: tuple[int, int, int]) -> Iterator[Line]:
     rate = case.values.nbytes / ratio.ours
     per_token = shape[0] * shape[2] * 2 / TOKENS_A_PROMPT
     note = (
-        "a writer thread on a core of its own; a disk slower than that is the limit instead. Gemma3-4B, last token, all "
-        f"layers: {per_token:,.0f} bytes a token; at the {GEMMA_ON_H100:,} tokens/s of an H100 (derived) the writer is "
+        "a writer thread on a core of its own; a disk slower than that is the limit instead. Gemma3-4B, last token, "
+        f"all layers: {per_token:,.0f} bytes a token; at the {GEMMA_ON_H100:,} tokens/s of an H100 (derived) the writer is "
         f"busy {GEMMA_ON_H100 * per_token / rate:.0%} of the time"
     )
     yield Line("B10", "sha256: hidden up to", value=rate / 1e6, unit="MB/s captured", note=note)

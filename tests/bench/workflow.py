@@ -34,7 +34,7 @@ def lines(quick: bool) -> Iterator[Line]:
         with scratch() as folder:
             _assert_same(one, prompts[:8], new_tokens, folder)
             ours, peer = _ours(one, prompts, new_tokens, folder), _peer(one, prompts, new_tokens, folder)
-            ratio = paired(ours, peer, between=folder.clear, patience=120)
+            ratio = paired(ours, peer, between=folder.clear)
         yield Line("B13", what, ratio, goal, goal, peer=PEER, note="questions of 40 to 60 tokens, template included")
 
 

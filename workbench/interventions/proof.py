@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -62,23 +63,32 @@ class AblationIncomplete(RuntimeError):
     """An ablation left more of its direction in the stream than rounding can explain."""
 
 
-def proved(model: Any, prompts: Sequence[Prompt], interventions: Mapping[int, Any]) -> dict[int, Proof]:
-    """The proof of every ablation among `interventions`, by one forward each over the first few prompts. Raises
-    AblationIncomplete where a direction is not gone."""
-    near = prompts[:64]
-    kinds = kinds_of(model, near, [len(model.encoder.encode(prompt)) for prompt in near])
-    few = [prompt for prompt, kind in zip(prompts, kinds, strict=False) if kind == kinds[0]][:_FEW]
-    ablations = {n: one for n, one in interventions.items() if isinstance(one, Ablate)}
-    looked_at = _Looked(model, few) if ablations else None
-    proofs = {n: leftover(model, few, one, looked_at) for n, one in ablations.items()}
-    for n, proof in proofs.items():
+class Prover:
+    """Proves the ablations of a sweep, by one forward each over its first few prompts, which are read once."""
+
+    def __init__(self, model: Any, prompts: Sequence[Prompt]) -> None:
+        self._model, self._prompts = model, prompts
+
+    @cached_property
+    def _few(self) -> FewPrompts:
+        near = self._prompts[:64]
+        kinds = kinds_of(self._model, near, [len(self._model.encoder.encode(prompt)) for prompt in near])
+        return FewPrompts(
+            self._model, [prompt for prompt, kind in zip(near, kinds, strict=True) if kind == kinds[0]][:_FEW]
+        )
+
+    def of(self, intervention: Any) -> Proof | None:
+        """The proof of an ablation; None for anything else. Raises AblationIncomplete where a direction is not gone."""
+        if not isinstance(intervention, Ablate):
+            return None
+        proof = leftover(self._model, self._few, intervention)
         if not proof.complete:
             raise AblationIncomplete(
-                f"{interventions[n].describe()} leaves {proof.worst.share:.1e} of the residual along its direction at "
+                f"{intervention.describe()} leaves {proof.worst.share:.1e} of the residual along its direction at "
                 f"{proof.worst.site}: expected at most {proof.worst.floor:.1e}, what rounding leaves. Something adds "
                 f"to the stream behind the edit:\n{proof}"
             )
-    return proofs
+        return proof
 
 
 def proof_facts(proof: Proof | None) -> dict[str, Any]:
@@ -95,8 +105,8 @@ def dtype_floor(dtype: torch.dtype, k: int = 1) -> float:
     return torch.finfo(dtype).eps + 8 * math.sqrt(k) * torch.finfo(torch.float32).eps
 
 
-class _Looked:
-    """The few prompts of many proofs, read once: a proof runs from the block of its edit to its last site."""
+class FewPrompts:
+    """The prompts of many proofs, read once: a proof runs from the block of its edit to its last site."""
 
     def __init__(self, model: Any, prompts: Sequence[Prompt]) -> None:
         self.batch = model.encode(prompts)
@@ -114,9 +124,7 @@ class _Looked:
         return self._model.run(self.batch, keep, edits, logits=False, must_edit=False, through=through).kept
 
 
-def leftover(
-    model: TracedModel, prompts: Sequence[Prompt], ablation: Ablate, looked_at: _Looked | None = None
-) -> Proof:
+def leftover(model: TracedModel, prompts: Sequence[Prompt] | FewPrompts, ablation: Ablate) -> Proof:
     """What is left of the ablated directions, by one forward over `prompts` under the ablation.
 
     Measured at the sites of the edit and, for an ablation at all layers, at every other end of a block as well: a norm
@@ -129,7 +137,8 @@ def leftover(
     sites = sorted({*edits, *(ends if everywhere else ())}, key=lambda site: (site.layer, site.point != "resid_pre"))
     wanted = {site: found for site in sites if (found := _target(ablation, site, edits)) is not None}
     keep = {site: _share_of(ablation, *found) for site, found in wanted.items()}
-    kept = (looked_at or _Looked(model, prompts)).run(keep, edits)
+    few = prompts if isinstance(prompts, FewPrompts) else FewPrompts(model, prompts)
+    kept = few.run(keep, edits)
     return Proof(
         tuple(
             Leftover(site, float(kept[site]), dtype_floor(getattr(model, "dtype", torch.float32), len(basis)))

@@ -31,24 +31,21 @@ class Choice:
     def read(self, logits: Float[Tensor, "row vocab"]) -> list[dict[str, float | str]]:
         """For each row: `logit_difference` (contrary − right), `p_contrary` and `p_right` (softmax over the
         vocabulary), and `choice`, the answer that greedy decoding would begin (right, contrary or other)."""
-        exact = logits.float().cpu()
-        probability = exact.softmax(dim=-1)
-        rows = torch.arange(len(exact))
-        top = exact.argmax(dim=-1)
-        names = [
-            "contrary" if t == c else "right" if t == r else "other"
-            for t, r, c in zip(top, self.right, self.contrary, strict=True)
-        ]
-        difference = exact[rows, self.contrary] - exact[rows, self.right]
-        numbers = zip(
-            difference.tolist(),
-            probability[rows, self.contrary].tolist(),
-            probability[rows, self.right].tolist(),
-            strict=True,
-        )
+        # On the device of the logits: a vocabulary is large, and five numbers a row are what crosses the bus.
+        exact = logits.float()
+        answers = torch.stack([self.contrary, self.right], dim=1).to(exact.device)
+        chosen = exact.gather(1, answers)
+        shares = (chosen - exact.logsumexp(dim=-1, keepdim=True)).exp()
+        on_top = (exact.argmax(dim=-1, keepdim=True) == answers).float()
+        numbers = torch.cat([chosen[:, :1] - chosen[:, 1:], shares, on_top], dim=1).tolist()
         return [
-            {"choice": name, "logit_difference": d, "p_contrary": c, "p_right": r}
-            for name, (d, c, r) in zip(names, numbers, strict=True)
+            {
+                "choice": "contrary" if contrary else "right" if right else "other",
+                "logit_difference": difference,
+                "p_contrary": p_contrary,
+                "p_right": p_right,
+            }
+            for difference, p_contrary, p_right, contrary, right in numbers
         ]
 
 

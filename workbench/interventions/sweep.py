@@ -14,7 +14,7 @@ from stores import ResultTable, content_key, provenance
 from workbench.interventions.cells import Intervention, fingerprint
 from workbench.interventions.measuring import Asked, Measurement, Scorer
 from workbench.interventions.planner import NEARLY_EMPTY, Bounds
-from workbench.interventions.proof import Proof, proof_facts, proved
+from workbench.interventions.proof import Proof, Prover, proof_facts
 from workbench.interventions.work import Work, memory_of
 from workbench.progress import Progress
 from workbench.subspace import controls as control_directions
@@ -127,13 +127,14 @@ def sweep(
     with Progress(name, len(work.keys), done=len(work.keys) - len(missing), show=progress) as bar:
         divergences: dict[int, float | None] = {}
         proofs: dict[int, Proof | None] = {}
+        prover = Prover(model, listed)
         for unit, parts in work.left(missing):
             batches = measure.of(unit)
             for key, members in parts:
                 for run in work.runs_of([c for c in members if c not in divergences]):
                     divergences |= measure.neutral_kl({c: edits[c] for c in run})
                 new = [c for c in members if c not in proofs and not every[c].control]
-                proofs |= dict.fromkeys(new) | proved(model, listed, {c: every[c].intervention for c in new})
+                proofs |= {c: prover.of(every[c].intervention) for c in new}
                 rows = batches.rows({c: edits[c] for c in members})
                 table.commit(
                     key,
