@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test check format docs-test clean
+.PHONY: demo test check bench format docs-test clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -29,6 +29,10 @@ check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright
+
+# Quick sizes, one core; `python tests/bench/gpu.py` is the form for a GPU.
+bench: $(VENV)/installed-dev
+	$(BIN)/python tests/bench/run.py --quick
 
 format: $(VENV)/installed-dev
 	$(BIN)/ruff format .

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def collect(**facts: Any) -> dict[str, Any]:
                 "platform": platform.platform(),
                 "machine": platform.machine(),
                 "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-                "versions": _versions(),
+                "versions": dict(_versions()),
                 "git": _git(Path(__file__).resolve().parent.parent),
                 "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
             }
@@ -136,7 +137,9 @@ def _command(arguments: list[str]) -> list[str]:
     return out
 
 
+@cache
 def _versions() -> dict[str, str]:
+    """Read once a process: finding every package's metadata takes as long as a small capture."""
     found = {}
     for package in PACKAGES:
         try:

@@ -189,6 +189,25 @@ def test_what_is_much_is_said_before(llama, many, tmp_path, monkeypatch, capsys)
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize(
+    ("nbytes", "tokens", "bulk"), [(1 << 30, 10_000, True), (1 << 30, 1_000_000, False), (1 << 20, 1, False)]
+)
+def test_much_a_token_is_sealed_in_bulk(nbytes, tokens, bulk):
+    assert size.in_bulk(nbytes, tokens) is bulk
+
+
+def test_the_way_of_sealing_is_passed_on(llama, many, tmp_path, monkeypatch):
+    asked, create = [], ActivationStore.create
+    monkeypatch.setattr(
+        ActivationStore, "create", lambda *a, bulk, **k: asked.append(bulk) or create(*a, bulk=bulk, **k)
+    )
+    monkeypatch.setattr(capturing, "in_bulk", lambda nbytes, tokens: tokens == 2 * length)
+    length = len(llama.encoder.encode(many[0]))
+    for n in (1, 2):
+        capture(llama, many[:1] * 1, variants=("base",) * n, to=tmp_path / str(n), **SILENT)
+    assert asked == [False, True] and ActivationStore.open(tmp_path / "2").verify() == []
+
+
 def test_the_size_is_readable():
     assert [size._readable(n) for n in (0, 1023, 2048, 3 << 30, 5 << 50)] == [
         "0 B", "1023 B", "2.0 KiB", "3.0 GiB", "5120.0 TiB",

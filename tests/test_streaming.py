@@ -148,6 +148,14 @@ def test_one_prompt_a_class_has_a_direction_and_no_reliability(llama, labelled, 
     assert v.reliability is None and w.reliability is None
     with pytest.raises(ValueError, match="k=3 components asked for, 1 exist"):
         wb.pca(stats, 3, null=None)
+    # Two classes a side, of a prompt each: where both fall into one half, the other half has no mean.
+    four = wb.moments(llama, labelled[:4], by=lambda prompt: prompt.id, **SILENT)
+    sides = [
+        [four.where(group=group) for group in pair]
+        for pair in ((["p0", "p2"], ["p1", "p3"]), (["p0", "p1"], ["p2", "p3"]))
+    ]
+    assert wb.difference_of_means(*sides[0]).reliability is None
+    assert np.isfinite(wb.difference_of_means(*sides[1]).reliability).all()
 
 
 # Variants.
@@ -182,6 +190,8 @@ def test_variants_are_paired_as_in_a_store(tuned_world, shifts):
     close(u.vectors, v.vectors, 1e-5)
     assert np.abs(v.reliability - u.reliability).max() < 0.02
     assert (w.reliability > v.reliability).all() and np.abs(v.reliability - w.reliability).max() < 0.05
+    a, b = (wb.pca(rows.where(variant="tuned"), 3, null=None) for rows in (store, stats))
+    assert a.n == b.n == 40 and np.abs(b.variance[:, :3] / a.variance[:, :3] - 1).max() < 1e-4
     domain = prompts[0].tags["domain"]
     with pytest.raises(ValueError, match="prompts are in both classes, and sums cannot leave the others out"):
         wb.difference_of_means(stats.where(variant="tuned", domain=domain), stats.where(variant="base"))

@@ -17,7 +17,7 @@ from workbench.captures.answers import Answering, Asked
 from workbench.captures.blocks import Captured
 from workbench.captures.plan import kept_streams, refuse_hidden, scopes_named, scopes_of, variants_of
 from workbench.captures.reading import Reading
-from workbench.captures.size import BULK, announce, bytes_coming, refuse_full, rows_of, unwritten
+from workbench.captures.size import announce, bytes_coming, in_bulk, refuse_full, rows_of, unwritten
 from workbench.captures.writing import Writer
 from workbench.interventions.cells import Intervention, combined
 from workbench.progress import followed
@@ -108,7 +108,7 @@ def capture(
             **({} if asked is None else {"responses": asked.described()}),
         },
         provenance=provenance.collect(**model.facts),
-        bulk=nbytes > BULK * tokens,
+        bulk=in_bulk(nbytes, tokens),
     )
     missing = [unit for unit in store.missing() if not place.keys().isdisjoint(unit.prompt_ids)]
     if others := {identifier for unit in missing for identifier in unit.prompt_ids} - place.keys():

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from measure import SETTING, Line, main, paired
-from models import long_prompts, subject, subjects
+from models import equal_prompts, long_prompts, subject, subjects
 from subjects_of_sweeps import Scene, plainly_ablated
 
 import workbench as wb
@@ -22,9 +22,9 @@ NAIVE = "best naive: our units, a plain forward a cell, without mask and cache, 
 def lines(quick: bool) -> Iterator[Line]:
     on_cpu = SETTING.device == "cpu" and not SETTING.tiny
     for one in [subject("qwen-like", layers=4 if quick else 8)] if on_cpu else subjects():
-        n = 8 if quick else 32 if on_cpu else 1000
         asked = {"right": "a", "contrary": "b"}
-        prompts = [replace(prompt, tags=asked) for prompt in long_prompts(n)]
+        chosen = equal_prompts(8, 40) if quick else long_prompts(32 if on_cpu else 1000)
+        prompts = [replace(prompt, tags=asked) for prompt in chosen]
         yield from _of(Scene.of(one, prompts))
 
 
@@ -46,7 +46,7 @@ def _of(scene: Scene) -> Iterator[Line]:
         out = np.zeros((len(cells), len(scene.prompts)))
         for batch, unit in zip(batches, units, strict=True):
             for c, cell in enumerate(cells):
-                v = torch.from_numpy(cell.direction.unit[cell.layer]).float().to(SETTING.device)
+                v = torch.tensor(cell.direction.unit[cell.layer], dtype=torch.float32).to(SETTING.device)
                 logits = batch.plain([(cell.layer, plainly_ablated(v))]).float()
                 out[c, unit] = (logits[:, b] - logits[:, a]).cpu()
         return out

@@ -142,17 +142,6 @@ def lengths(n: int, seed: int = 0) -> list[int]:
     return [int(length) for length in drawn.round().clip(20, 400)]
 
 
-def typical_seed(n: int, batch: int = 16, typical: float = 2.67) -> int:
-    """The first seed whose n prompts, in the order given, are padded as those of long sets are (2.67 tokens for a real
-    one, the median of 20 sets of 1024): few prompts may be padded far more or less."""
-    for seed in range(1000):
-        sizes = lengths(n, seed)
-        padded = sum(len(sizes[at : at + batch]) * max(sizes[at : at + batch]) for at in range(0, n, batch))
-        if abs(padded / sum(sizes) / typical - 1) < 0.01:
-            return seed
-    raise ValueError(f"no set of {n} prompts is padded {typical} times: expected more prompts than one batch.")
-
-
 def long_prompts(n: int, seed: int = 0) -> list[wb.Prompt]:
     return texts(lengths(n, seed), seed)
 

@@ -15,9 +15,6 @@ from workbench.captures.plan import Kept, tokens_of
 
 SAID = 2**30  # bytes; a capture that will write more says so before it begins
 RATE = 10_000  # tokens a second, for the rate that is stated
-# Bytes a token from which shards are sealed in bulk: sha256 takes half a GB/s at most, a GPU 60,000 tokens/s of a 4B
-# model. A position of every layer is some 100 KiB, a prompt's last one or mean 1 KiB a token.
-BULK = 4096
 
 
 def unwritten(to: str | Path, ids: Sequence[str]) -> set[str]:
@@ -58,6 +55,13 @@ def bytes_coming(
         bytes_of(streams, {stream.name: variants * sum(rows[i][stream.name] for i in unit) for stream in streams})
         for unit in units
     )
+
+
+def in_bulk(nbytes: int, tokens: int) -> bool:
+    """True where sha256 (half a GB/s) could hold up the forward, so that shards are sealed with a faster hash: many
+    bytes, and more than 4 KiB a token. One position of every layer is some 100 KiB, what is kept once a prompt 1 KiB a
+    token; a GPU reads 60,000 tokens/s with a model of 4B."""
+    return nbytes > max(4096 * tokens, 64 << 20)
 
 
 def announce(name: str, nbytes: int, tokens: int, at_most: bool, show: bool) -> None:
