@@ -18,7 +18,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from hooks.model import Keep, Where
-from hooks.points import Points, points_of, summed
+from hooks.points import Points, moved, points_of, summed
 from hooks.positions import Scope, Tokens
 from hooks.site import Site
 from hooks.sketch import Sketch
@@ -171,7 +171,7 @@ class Accumulator:
         self._note(lengths, points, names)
         energy = energy.double().square()
         bins = ((lengths.nan_to_num().log2() + OCTAVES / 2) * STEPS).floor().clamp(0, BINS - 1).long()
-        half = torch.from_numpy(self._half[points.prompts]).to(sums.device, torch.float64)
+        half = moved(torch.from_numpy(self._half[points.prompts]), sums.device).double()
         for run in points.runs:
             part, group = sums[:, run.prompts], run.group
             total["sums"][:, group] += part.sum(dim=1)
@@ -200,8 +200,8 @@ class Accumulator:
             if len(wrong := (~finite).nonzero()):
                 site, point = wrong[0].tolist()
                 raise ValueError(
-                    f"prompt {names[int(prompts[point])]!r} has values at {self.sites[site]} that are NaN or infinite, and "
-                    "one would spoil every sum: expected finite residuals (float16 overflows above 65504; bfloat16 "
+                    f"prompt {names[int(prompts[point])]!r} has values at {self.sites[site]} that are NaN or infinite, "
+                    "and one would spoil every sum: expected finite residuals (float16 overflows above 65504; bfloat16 "
                     "does not)."
                 )
 

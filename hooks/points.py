@@ -94,7 +94,7 @@ def points_of(
     groups = np.asarray(group)[prompts]
 
     def there(index: np.ndarray) -> Tensor:
-        return _moved(torch.from_numpy(index.astype(np.int64)), device or mask.device)
+        return moved(torch.from_numpy(index.astype(np.int64)), device or mask.device)
 
     return Points(
         there(flat),
@@ -108,7 +108,7 @@ def points_of(
     )
 
 
-def _moved(index: Tensor, device: torch.device) -> Tensor:
+def moved(index: Tensor, device: torch.device) -> Tensor:
     """On the device, without waiting for it."""
     return index.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else index.to(device)
 

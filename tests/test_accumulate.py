@@ -7,7 +7,6 @@ from made_forwards import SITES, outlying, shown, tokens_of
 
 from hooks import accumulate
 from hooks.accumulate import BINS, OCTAVES, STEPS, Accumulator
-from hooks.points import points_of
 
 D, PROMPTS, SPLITS, GROUPS = 40, 24, 6, 3
 LENGTHS = [3 + n % 7 for n in range(PROMPTS)]
@@ -216,7 +215,6 @@ def test_nothing_in_a_forward_waits_for_the_device(monkeypatch):
     acc = Accumulator(SITES, D, GROUPS, scope="all", splits=SPLITS, cells=[0] * GROUPS)
     keeps = acc.keeps(GROUP[unit], HALF[unit], tokens)
     read = []
-    monkeypatch.setattr(accumulate, "points_of", lambda *a, **k: points_of(*a, **k))
     for name in ("item", "tolist", "cpu", "nonzero", "__bool__", "__int__", "__float__"):
         real = getattr(torch.Tensor, name)
         monkeypatch.setattr(

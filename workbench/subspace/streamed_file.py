@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import xxhash
 
 from hooks.site import Site
 from stores import StoreCorrupted, StoreMismatch, canonical_json
+from stores.publish import sync_folder
 from stores.safe_h5 import Limits, SafeFile, opened
 from workbench.subspace.streamed import StreamedMoments
 from workbench.subspace.sums import Sums
@@ -40,8 +39,7 @@ def save_moments(stats: StreamedMoments, path: str | Path) -> Path:
     needed, free = sum(array.nbytes for array in arrays.values()), shutil.disk_usage(path.parent).free
     if needed > free:
         raise OSError(f"{path} needs {needed / 1e9:.2f} GB, and the disk has {free / 1e9:.2f} GB left.")
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
+    beside = path.with_name(f".{path.name}.part")  # always this name: a killed run leaves one, and the next takes it
     try:
         with h5py.File(beside, "w", libver="latest") as file:
             file.attrs[_ATTRIBUTE] = np.bytes_(f"{FORMAT} {VERSION}")
@@ -51,8 +49,9 @@ def save_moments(stats: StreamedMoments, path: str | Path) -> Path:
         with open(beside, "rb") as written:
             os.fsync(written.fileno())
         os.replace(beside, path)
+        sync_folder(path.parent)
     finally:
-        Path(beside).unlink(missing_ok=True)
+        beside.unlink(missing_ok=True)
     return path
 
 
@@ -157,10 +156,3 @@ def _read(file: SafeFile, name: str) -> np.ndarray:
 
 def _hash(array: np.ndarray) -> str:
     return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(array).data if array.size else b"")
-
-
-def removed(path: Path) -> None:
-    """Takes away what a killed writer left beside `path`."""
-    for left in path.parent.glob(f".{path.name}.*"):
-        with contextlib.suppress(OSError):
-            left.unlink()
