@@ -164,6 +164,9 @@ def test_a_disk_that_cannot_hold_it_is_refused_before_a_store_is_made(llama, man
     with pytest.raises(ValueError, match=r"would write \d.*: expected as much room, but the disk has 48.8 KiB"):
         capture(llama, many, to=tmp_path / "deep" / "s", **SETTINGS)
     assert list(tmp_path.iterdir()) == []
+    size.refuse_full(tmp_path / "deep", 50_000)
+    with pytest.raises(ValueError, match="expected as much room"):
+        size.refuse_full(tmp_path / "deep", 50_001)
     disk(monkeypatch, free=10**9)
     capture(llama, many, to=tmp_path / "deep" / "s", **SETTINGS)
 

@@ -95,16 +95,18 @@ def test_a_model_that_looks_ahead_keeps_its_mask(share):
 def test_positions_counted_from_the_mask_are_seen():
     """A model whose positions are wrong without a mask: the same residuals whatever the pads, but not those alone."""
     module, tokenizer, _ = FAMILIES["gpt2"]()
-    inner = module.transformer.forward
+    inner, bare = module.transformer.forward, []
 
     def forward(*args, attention_mask=None, **kwargs):
         if attention_mask is None:
-            kwargs["position_ids"] = torch.arange(kwargs["input_ids"].shape[1])[None] + 1
+            ids = args[0] if args else kwargs["input_ids"]
+            bare.append(ids.shape)
+            kwargs["position_ids"] = torch.arange(ids.shape[1])[None] + 1
         return inner(*args, attention_mask=attention_mask, **kwargs)
 
     module.transformer.forward = forward
     model = load_model(module, tokenizer)
-    assert model.pads["right"] and model.masks_text
+    assert model.pads["right"] and model.masks_text and bare
 
 
 def test_a_model_that_cannot_run_without_a_mask_keeps_it():

@@ -71,6 +71,31 @@ def truth_of(prompt: str) -> np.ndarray:
     return expected(prompt, "base", 0)
 
 
+def test_nothing_is_named_before_it_is_durable(tmp_path, monkeypatch):
+    """Power loss cannot be played here; the order of the calls that guard against it can be read."""
+    store, done = new_store(tmp_path / "s"), []
+
+    def noted(name: str):
+        real = getattr(os, name)
+
+        def call(target, *more):
+            path = Path(target if isinstance(target, str | Path) else os.readlink(f"/proc/self/fd/{target}"))
+            done.append((name, path.relative_to(store.path).parts[0], path.is_dir()))
+            return real(target, *more)
+
+        monkeypatch.setattr(os, name, call)
+
+    for name in ("pwrite", "fsync", "link", "write"):
+        noted(name)
+    unit = store.missing()[0]
+    store.commit(unit, {"resid_post": block(unit)})
+    calls = [call for i, call in enumerate(done) if call != done[i - 1]]
+    folders = [("fsync", "shards", True)]  # the new folder's own name first, in its parent
+    written = [("pwrite", "tmp", False), ("fsync", "tmp", False), ("link", "tmp", False), ("fsync", "shards", True)]
+    logged = [("write", "commits", False), ("fsync", "commits", False), ("fsync", "commits", True)]
+    assert calls == folders + written + logged
+
+
 @pytest.mark.parametrize("most", [1, 100, 4096])
 def test_a_disk_that_takes_less_than_was_asked(tmp_path, monkeypatch, most):
     """pwrite may write a part of what it is given."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import shutil
 import tracemalloc
@@ -17,6 +18,8 @@ from store_samples import LAYERS, block, encoded, expected, filled_store, new_st
 
 from stores import ActivationStore, Block, NotFinite, Stream, Unit, bytes_of, schema
 from stores.block import Codes
+from stores.sealing import ActivationShard, _first_byte
+from stores.seals import Seal
 from stores.skeleton import Skeleton
 
 GOLDEN = Path(__file__).parent / "golden" / "store_1"
@@ -65,6 +68,31 @@ def at_all(monkeypatch):
     """All layers at once, for comparison with h5py."""
     whole = lambda store: np.stack([store.values(site, "f8") for site in store.sites])  # noqa: E731
     monkeypatch.setattr(ActivationStore, "at_all", whole, raising=False)
+
+
+def test_a_file_ends_where_libhdf5_says(tmp_path):
+    """Space behind the last byte that is written is part of the file, and of its seal."""
+    stream = Stream("resid_post", (0,), 4, "float32")
+    shard = ActivationShard(
+        {}, [stream], {"resid_post": Block(np.ones((1, 2, 4), np.float32), "ab", "cc", [0, 0], [0, 0])}
+    )
+    shard.size += 5
+    seal = Seal("sha256")
+    with open(tmp_path / "x", "w+b") as file:
+        shard.write(file.fileno(), seal)
+    data = (tmp_path / "x").read_bytes()
+    assert data[-5:] == bytes(5) and len(data) == shard.size == seal.size
+    assert dict(seal.fact.digests) == {"sha256": hashlib.sha256(data).hexdigest()}
+
+
+def test_another_order_of_chunks_is_refused():
+    """What the writer believes of libhdf5 is asked of it: chunks that were allocated as they came lie otherwise."""
+    with h5py.File(io.BytesIO(), "w") as file:
+        dataset = file.create_dataset("x", (1, 4, 2), "f4", chunks=(1, 2, 2))
+        for row in (2, 0):
+            dataset[0, row : row + 2] = 1
+        with pytest.raises(RuntimeError, match=r"libhdf5 .* does not lay chunks out one behind the other"):
+            _first_byte(dataset.id, (1, 4, 2), (1, 2, 2))
 
 
 def test_the_metadata_is_what_libhdf5_writes_into_a_plain_buffer():

@@ -98,6 +98,7 @@ def test_an_error_of_the_disk_stops_the_work_and_is_that_very_error(slots, error
     assert type(raised) is error and raised.args == ("at 3",)
     assert done == [0, 1, 2], "what was behind it is dropped"
     assert len(computed) < 900, "it is noticed at the next unit, not at the end"
+    assert slots > 1 or computed == [0, 1, 2, 3], "before anything is computed for a slot that came back"
 
 
 def test_an_error_in_the_last_job_is_not_lost():
