@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -14,29 +14,40 @@ FEW = 2**18  # elements of a residual of few tokens, a decoding step's: above, t
 
 @dataclass(frozen=True, eq=False)
 class Acting:
-    """`cell` is the bank's cell at each position, -1 where none acts; `counts` are the positions of each row where one
-    does. Where the host may look at them (on a CPU), `only` is the one cell that acts at all, -1 where none does, None
-    where several do or nobody looked; and `everywhere` says that it acts at every position."""
+    """`mask` is where a cell acts at all, `counts` at how many positions of each row; `table` is the cell at each
+    position, -1 where none acts, or None for a bank of one. Where the host may look (on a CPU), `only` is the one cell
+    that acts, -1 where none does, None where several do or nobody looked; `everywhere`: at every position."""
 
-    cell: Int[Tensor, "row pos"]
+    mask: Bool[Tensor, "row pos"]
     counts: Int[Tensor, " row"]
+    table: Int[Tensor, "row pos"] | None = None
     only: int | None = None
     everywhere: bool = False
 
     @staticmethod
-    def of(cell: Int[Tensor, "row pos"], *, looks: bool) -> Acting:
-        counts = (cell >= 0).sum(dim=1)
-        if not looks or not cell.numel():
-            return Acting(cell, counts)
-        low, high = (int(end) for end in cell.aminmax())
-        if low == high:
-            return Acting(cell, counts, only=high, everywhere=True)
-        alone = low == -1 and bool(((cell == -1) | (cell == high)).all())
-        return Acting(cell, counts, only=high if alone else None)
+    def of_one(mask: Bool[Tensor, "row pos"], *, looks: bool) -> Acting:
+        """Of a bank of one."""
+        counts = mask.sum(dim=1)
+        if not looks:
+            return Acting(mask, counts)
+        total = sum(counts.tolist())
+        return Acting(mask, counts, only=0 if total else -1, everywhere=total == mask.numel())
+
+    @staticmethod
+    def of_several(table: Int[Tensor, "row pos"], *, looks: bool) -> Acting:
+        mask = table >= 0
+        acting = Acting(mask, mask.sum(dim=1), table)
+        if not looks:
+            return acting
+        found = set(table.unique().tolist()) - {-1}
+        if len(found) > 1:
+            return acting
+        return replace(acting, only=min(found, default=-1), everywhere=bool(mask.all()))
 
     @cached_property
-    def mask(self) -> Bool[Tensor, "row pos"]:
-        return self.cell >= 0
+    def cell(self) -> Int[Tensor, "row pos"]:
+        """The cell at each position, -1 where none acts."""
+        return self.table if self.table is not None else torch.where(self.mask, 0, -1).int()
 
     @cached_property
     def of_row(self) -> Int[Tensor, " row"]:

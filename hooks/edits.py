@@ -100,12 +100,15 @@ class LowRankEdit:
 
     def acting(self, where: Where) -> Acting:
         """The cell that acts on each position; computed once a forward for all sites of edits that act alike."""
-        memo, key = where.tokens.memo, self._key()
+        memo, key = where.tokens.memo, self._made.get("key") or self._key()
         if key not in memo:
-            cell = self._cell_of(where)
             # On a GPU nobody waits for the table; other kernels than the eager one were asked for by name.
-            looks = cell.device.type == "cpu" and not torch.compiler.is_compiling()
-            memo[key] = Acting.of(cell, looks=looks and implementation_for(self.read, self.rank) == "eager")
+            looks = self.read.device.type == "cpu" and not torch.compiler.is_compiling()
+            looks = looks and implementation_for(self.read, self.rank) == "eager"
+            if self.row_cell is None:
+                memo[key] = Acting.of_one(where.mask(self.scopes[0]), looks=looks)
+            else:
+                memo[key] = Acting.of_several(self._table(self.row_cell, where), looks=looks)
         return memo[key]
 
     def _key(self) -> Any:
@@ -114,12 +117,11 @@ class LowRankEdit:
             self._made["key"] = self.scopes, None if self.row_cell is None else tuple(self.row_cell.tolist())
         return self._made["key"]
 
-    def _cell_of(self, where: Where) -> Int[Tensor, "row pos"]:
+    def _table(self, row_cell: Int[Tensor, " row"], where: Where) -> Int[Tensor, "row pos"]:
+        """The cell at each position, -1 where none acts."""
         tokens = where.tokens
         rows, device = len(tokens.position), tokens.position.device
-        if self.row_cell is None:
-            return torch.where(where.mask(self.scopes[0]), 0, -1).int()
-        row_cell = self.row_cell.to(device)
+        row_cell = row_cell.to(device)
         if tokens.owner is not None:
             row_cell = row_cell[tokens.owner]  # inside a vision tower: a prompt's cell acts on all of its images
         if tokens.whole == len(row_cell):

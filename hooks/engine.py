@@ -145,6 +145,8 @@ def hooked(
         groups.setdefault((spot.module, spot.side), []).append(site)
         if spot.added_to is not None:
             groups.setdefault((spot.added_to.module, spot.added_to.side), [])
+    # The stream itself, in one piece: nearly every site; a decoding step passes here once a layer.
+    whole = {site for site in visit.sites if (s := spots[site]).added_to is None and s.scale == 1.0 and not s.flat}
     bases = {spot.added_to: None for site in visit.sites if (spot := spots[site]).added_to is not None}
     streams: dict[Spot, Tensor] = {}  # the stream that a branch is about to be added to, as it is after edits
 
@@ -152,6 +154,10 @@ def hooked(
         for site in groups[key]:
             spot = spots[site]
             tensor = spot.take(held)
+            if site in whole:
+                new = visit.at(site, tensor)
+                held = held if new is tensor else spot.put(held, new)
+                continue
             shaped = tensor.unflatten(0, (prompts, -1)) if spot.flat else tensor
             new = _through(visit, site, spot, shaped, streams)
             held = held if new is shaped else spot.put(held, new.reshape(tensor.shape))
@@ -197,7 +203,7 @@ def forward_hooks(stops: Sequence[Stop], passed: Passed) -> Iterator[None]:
 def _through(visit: Visit, site: Site, spot: Spot, tensor: Tensor, streams: Mapping[Spot, Tensor]) -> Tensor:
     """The tensor after the site was visited, in the module's own terms: a branch is seen as what it adds (times its
     scale), `resid_mid` as the sum, and changed through the branch."""
-    if spot.added_to is None and spot.scale == 1.0:
+    if spot.added_to is None and spot.scale == 1.0:  # rows and positions in one axis
         return visit.at(site, tensor)
     branch = tensor if spot.scale == 1.0 else tensor * spot.scale
     if spot.added_to is None:

@@ -102,6 +102,7 @@ def _prefix(model: Any, batch: Batch, clean: Tensor) -> str | None:
     for columns in (1, 3):  # recurrent layers may take one token behind a cache, and go wrong with several
         shared = prefix(model, batch, max(lengths) - columns)
         logits = next_token(model, batch.rows(copies), {}, shared.rows(copies)).logits
+        assert logits is not None
         off = max(distance(each, clean) for each in logits.unflatten(0, (2, -1)))
         if off > TOLERANCE[model.dtype]:
             return f"{columns} tokens behind a cache gave other logits (by {off:.1e})"

@@ -42,11 +42,24 @@ class TextView:
         return self.layout.back(rows, self.original)
 
 
-def text_view(site: Site, resid: Tensor, tokens: Tokens, layout: Layout) -> TextView:
+@dataclass(slots=True, eq=False)
+class PlainView:
+    """The view of a stream that is [row, pos, d_model] already."""
+
+    tokens: Tokens
+
+    def rows(self, resid: Tensor) -> Float[Tensor, "row pos d_model"]:
+        return resid
+
+    def back(self, rows: Float[Tensor, "row pos d_model"]) -> Tensor:
+        return rows
+
+
+def text_view(site: Site, resid: Tensor, tokens: Tokens, layout: Layout) -> View:
     """The language stream at `site`; raises RuntimeError when the tensor is not what the layout promises."""
+    if tokens.memo.get(PlainView) == resid.shape and site.point != "projector":
+        return PlainView(tokens)  # as at the sites before: a decoding step passes here once a layer
     rows, length = tokens.position.shape
-    if layout.plain and resid.shape == (rows, length, layout.widths[0]) and site.point != "projector":
-        return TextView(tokens, layout, resid)
     if length > 1 and tuple(resid.shape) == layout.shape(rows, 1):
         # Some last layers run on the newest token alone while a prompt is read (shared KV); rows are padded left there.
         if not bool((tokens.position[:, -1] == tokens.position.amax(dim=1)).all()):
@@ -60,4 +73,7 @@ def text_view(site: Site, resid: Tensor, tokens: Tokens, layout: Layout) -> Text
         )
     if site.point == "projector":
         tokens = replace(tokens, position=torch.where(tokens.is_image, tokens.position, -1))
+    elif layout.plain and length == tokens.position.shape[1]:
+        tokens.memo[PlainView] = resid.shape
+        return PlainView(tokens)
     return TextView(tokens, layout, resid)

@@ -180,7 +180,7 @@ def _within(rows: Integer[np.ndarray, " m"], first: int) -> Places:
 
 def _as_stored(into: np.ndarray, stream: Stream, chunk_rows: int) -> bool:
     """Whether a chunk can be read straight into `into`: all its rows (distinct ones, so in order), the same bits."""
-    same = stream.dtype != "bfloat16" and into.dtype == schema.DTYPES[stream.dtype].raw
+    same = into.dtype == schema.DTYPES[stream.dtype].raw
     return same and len(into) == chunk_rows and into.flags.c_contiguous
 
 

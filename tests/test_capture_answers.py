@@ -111,6 +111,19 @@ def test_answers_that_end_by_themselves_are_whole_and_without_their_end(ending, 
     assert_equal_rows(store, forced, TOLERANCE["float32"])
 
 
+def test_an_answer_that_ends_before_it_begins_was_chosen_by_the_prompt(llama, many, tmp_path):
+    """No response, so no row there; at `answering` the position that chose the end, as for an open response."""
+    view = llama.variant("base")
+    view.stop_ids = frozenset({generate(llama, many[:1], max_new_tokens=1)[0].token_ids[0]})
+    for scope, rows in (("answering", 1), ("response", 0)):
+        settings = dict(at=scope, **SILENT)
+        store = capture(view, many, responses="generate", max_new_tokens=4, to=tmp_path / scope, **settings)
+        assert written(store)["p0", "base"] == ([], True)
+        assert store.prompt_ids.count("p0") == rows
+        forced = capture(view, with_answers(many, store), to=tmp_path / f"forced {scope}", **settings)
+        assert_equal_rows(store, forced, TOLERANCE["float32"])
+
+
 def test_the_token_beyond_the_limit_is_no_end(ending, many, tmp_path):
     """At `response` one token more is asked for, which may be the one that ends: cut off all the same."""
     plain = {one.prompt.id: one for one in generate(ending, many, max_new_tokens=8)}

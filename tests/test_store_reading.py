@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from store_samples import encoded, new_store, shards
 
 from stores import ActivationStore, Block, StoreCorrupted, Stream, Unit
+from stores.shard import read_rows
 
 DTYPES = ("float32", "float16", "bfloat16")
 SIZES, D_MODEL = (300, 5, 128), 12  # rows of the three shards: chunks of 100, of 5, and one whole chunk
@@ -68,6 +69,19 @@ def test_each_chunk_is_read_once(store, monkeypatch):
     read.clear()
     made.where(position={0, 299}, prompt_id="p0").values("resid_post:7")
     assert len(read) == 2
+    read.clear()
+    shuffled = np.random.default_rng(0).permutation(sum(SIZES))
+    made.rows()._parts["resid_post"].table.read(7, shuffled, np.dtype("float32"))
+    assert len(read) == 5
+
+
+def test_a_result_that_does_not_lie_side_by_side(store):
+    made, stored = store
+    part = made.rows()._parts["resid_post"].table
+    wide = np.zeros((128, 2 * D_MODEL), stored if stored != "bfloat16" else "float32")
+    read_rows(part.shards[2], part.stream, 1, np.arange(128), wide[:, ::2])
+    np.testing.assert_array_equal(wide[:, ::2], truth(stored)[-128:])
+    assert not wide[:, 1::2].any()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -94,13 +108,15 @@ def test_every_way_of_reading_checks_the_hash(tmp_path, dtype, asked):
 
 
 def test_a_shard_that_was_cut_while_open_is_found(tmp_path):
-    """preadv gives less than was asked for: the rest of the result must not be taken for values."""
+    """Also where what stood in the buffer before would fit the hash: the chunks are equal."""
     unit = Unit("u", ("p0",))
-    made = new_store(tmp_path / "s", 1, streams=[Stream("resid_post", (0,), 256, "float32")], plan=[unit])
-    zeros = np.zeros((1, 128, 256), np.float32)
-    made.commit(unit, {"resid_post": Block(zeros, ["p0"] * 128, ["base"] * 128, range(128), range(128))})
+    made = new_store(tmp_path / "s", 1, streams=[Stream("resid_post", (0,), 256, "bfloat16")], plan=[unit])
+    ones = np.ones((1, 256, 256), np.uint16)
+    made.commit(unit, {"resid_post": Block(ones, ["p0"] * 256, ["base"] * 256, range(256), range(256))})
     rows = made.rows()
     rows.values("resid_post:0")
-    os.truncate(shards(made.path)[0], 8192)
-    with pytest.raises(StoreCorrupted, match="chunk 0"):
+    first, second = made._indexes["u"]["resid_post"].offsets[0].tolist()
+    assert second - first == 128 * 256 * 2
+    os.truncate(shards(made.path)[0], second + 100)
+    with pytest.raises(StoreCorrupted, match="chunk 1"):
         rows.values("resid_post:0")

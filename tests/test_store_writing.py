@@ -54,6 +54,8 @@ def test_values_lie_in_unfiltered_chunks_one_behind_the_other(tmp_path, rows, dt
         dataset = file["activations/resid_post/values"]
         height = dataset.chunks[1]
         assert dataset.chunks[::2] == (1, 200) and dataset.id.get_create_plist().get_nfilters() == 0
+        for name in ("layer", "prompt_id", "variant", "position", "token_id"):
+            assert file[f"activations/resid_post/{name}"].fletcher32, "outside readers do not know our own hash of it"
         first = dataset.id.get_chunk_info_by_coord((0, 0, 0)).byte_offset
         np.testing.assert_array_equal(dataset.astype("f8")[()], ActivationStore.open(tmp_path / "s").at_all())
     count = -(-rows // height)

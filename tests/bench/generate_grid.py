@@ -1,4 +1,4 @@
-"""B7: answers under a grid of cells that steer the generated tokens: one shared prefill, against a generation a cell."""
+"""B7: answers under a grid of cells that steer the generated tokens: one shared prefill, and a generation a cell."""
 
 from __future__ import annotations
 
@@ -69,8 +69,9 @@ class _Answers:
 
 def _line(answers: _Answers) -> Line:
     same, scene = answers.compare(least=0.0), answers.scene
-    what = f"{answers.n} cells, {NEW} new tokens; {scene.subject.words}, {answers.ids.shape[0]} x {answers.ids.shape[1]} tokens"
-    note = f"{same:.0%} of the answers equal, in float32 all; naive: Hugging Face generate with a plain hook, a cell at a time"
+    rows, columns = answers.ids.shape
+    what = f"{answers.n} cells, {NEW} new tokens; {scene.subject.words}, {rows} x {columns} tokens"
+    note = f"{same:.0%} of the answers equal, in float32 all; naive: generate with a plain hook, a cell at a time"
     return Line("B7", what, paired(answers.ours, answers.naive), 5.0, 8.0, peer="generate a cell", note=note)
 
 

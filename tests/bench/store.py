@@ -162,8 +162,8 @@ def sha256_lines(folder: Path, shape: tuple[int, int, int]) -> Iterator[Line]:
     per_token = shape[0] * shape[2] * 2 / TOKENS_A_PROMPT
     note = (
         "a writer thread on a core of its own; a disk slower than that is the limit instead. Gemma3-4B, last token, "
-        f"all layers: {per_token:,.0f} bytes a token; at the {GEMMA_ON_H100:,} tokens/s of an H100 (derived) the writer is "
-        f"busy {GEMMA_ON_H100 * per_token / rate:.0%} of the time"
+        f"all layers: {per_token:,.0f} bytes a token; at the {GEMMA_ON_H100:,} tokens/s of an H100 (derived) it "
+        f"is busy {GEMMA_ON_H100 * per_token / rate:.0%} of the time"
     )
     yield Line("B10", "sha256: hidden up to", value=rate / 1e6, unit="MB/s captured", note=note)
     yield Line("B10", "sha256: hidden up to", value=rate / per_token, unit="tokens/s")
