@@ -54,6 +54,7 @@ class FixedCache:
         self.cache = Cache(layers=[FixedLayer(layer, self.columns, self.room, self.column) for layer in grown.layers])
         self._real = _real(mask, len(first), self.columns, self.room, first.device)
         self._places = torch.arange(self.room, device=first.device)
+        self.dtype: torch.dtype = first.dtype
         self._adds = first.dtype if _attention(config) == "eager" else None
         self._by_kind = hasattr(config, "layer_types")
 
@@ -104,8 +105,10 @@ def _windows(config: Any, grown: Any) -> dict[str, int | None]:
     layers = getattr(grown, "layers", None) or []
     windows: dict[str, int | None] = {}
     for layer in layers:
-        if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) or not layer.is_initialized:
+        if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
             raise NotStatic(f"its cache has layers of type {type(layer).__name__}", lasting=True)
+        if not layer.is_initialized:
+            raise NotStatic("its cache has layers that keep nothing", lasting=True)
         kind, window = KINDS[layer.is_sliding], getattr(layer, "sliding_window", None)
         if windows.setdefault(kind, window) != window:
             raise NotStatic("its layers have windows of several sizes", lasting=True)

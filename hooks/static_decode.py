@@ -95,14 +95,14 @@ class StaticLoop:
         self.ended: str | None = None
 
     def __call__(self, inputs: dict[str, Tensor], options: dict[str, Any], clock: StepClock, visit: Visit) -> Tensor:
-        from hooks.static_step import StaticStep  # with it comes transformers
+        from hooks.static_step import StaticStep, attempted  # with it comes transformers
 
         step: StaticStep | None = None
 
         def second(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
             nonlocal step
             if kwargs["input_ids"].shape[1] == 1 and clock.decoding:
-                step = StaticStep(self._model.module, kwargs, clock, options)
+                step = attempted(lambda: StaticStep(self._model.module, kwargs, clock, options))
 
         handle = self._model.module.register_forward_pre_hook(second, with_kwargs=True)
         try:

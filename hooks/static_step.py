@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooks.asked import TOLERANCE, distance
-from hooks.cuda_graph import captured
+from hooks.cuda_graph import captured, warmed
 from hooks.decoding import NotStatic, StepClock
 from hooks.model import Tally
 from hooks.static_cache import FixedCache
@@ -63,7 +63,7 @@ class StaticStep:
         self._state = [*places, self.written, *(part for parts in counts for part in parts)]
         self.written[:, :2] = written
         first = self._saved()
-        self._attempt(self.step)
+        attempted(self.step)
         self._compare(logits, "the first step on a static cache")
         self._restore(first)
         self._advance(written[:, 1])
@@ -112,14 +112,13 @@ class StaticStep:
     def _graphed(self, first: list[Tensor], logits: Tensor) -> Callable[[], None]:
         """The step as a CUDA graph, with the choice where that is the argmax. A graph repeats what its capture saw, so
         it must give the logits of two steps, not of one."""
+        whole, device = not self._samples and not self._processors, self.token.device
+        body = self._step_and_choose if whole else self.step
         second = self._saved()
-        self._attempt(self.step)
+        attempted(lambda: warmed(body, device))
         places = [(first, logits), (second, self.logits.clone())]
-        whole = not self._samples and not self._processors
         self._restore(second)
-        replay = self._attempt(
-            lambda: captured(self._step_and_choose if whole else self.step, self._fixed.column.device)
-        )
+        replay = attempted(lambda: captured(body, device))
         for place, expected in places:
             self._restore(place)
             replay()
@@ -127,17 +126,9 @@ class StaticStep:
         self._restore(second)
         return replay if whole else lambda: (replay(), self._choose())[1]
 
-    def _attempt(self, body: Callable[[], Any]) -> Any:
-        try:
-            return body()
-        except (NotStatic, torch.OutOfMemoryError):
-            raise
-        except Exception as error:  # what a model does not expect of a static cache it says in many ways
-            raise NotStatic(f"{type(error).__name__}: {str(error)[:120]}", lasting=True) from error
-
     def _compare(self, expected: Tensor, what: str) -> None:
         off = distance(self.logits, expected)
-        if off > TOLERANCE.get(self._fixed.cache.layers[0].dtype, 1e-4):
+        if off > TOLERANCE.get(self._fixed.dtype, 1e-4):
             raise NotStatic(f"{what} gave other logits (by {off:.1e})")
 
     def _saved(self) -> list[Tensor]:
@@ -148,19 +139,29 @@ class StaticStep:
             part.copy_(before)
 
 
+def attempted(body: Callable[[], Any]) -> Any:
+    """What the body gives; raises NotStatic for whatever it raises but a full memory."""
+    try:
+        return body()
+    except (NotStatic, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # what a model does not expect of a static cache it says in many ways
+        raise NotStatic(f"{type(error).__name__}: {str(error)[:120]}", lasting=True) from error
+
+
 def processors(options: Mapping[str, Any], device: torch.device) -> list[Any]:
     """What changes the scores, in the order in which `generate` does."""
-    from transformers import generation
+    from transformers.generation import logits_process as processing
 
     found: list[Any] = []
     given = {name: options.get(name) for name in SCORED}
     if given["suppress_tokens"] is not None:
-        found.append(generation.SuppressTokensLogitsProcessor(given["suppress_tokens"], device=device))
+        found.append(processing.SuppressTokensLogitsProcessor(given["suppress_tokens"], device=str(device)))
     if options["do_sample"]:
         if given["temperature"] not in (None, 1.0):
-            found.append(generation.TemperatureLogitsWarper(given["temperature"]))
+            found.append(processing.TemperatureLogitsWarper(given["temperature"]))
         if given["top_k"]:
-            found.append(generation.TopKLogitsWarper(given["top_k"]))
+            found.append(processing.TopKLogitsWarper(given["top_k"]))
         if given["top_p"] is not None and given["top_p"] < 1.0:
-            found.append(generation.TopPLogitsWarper(given["top_p"]))
+            found.append(processing.TopPLogitsWarper(given["top_p"]))
     return found

@@ -8,7 +8,7 @@ from stores import schema
 from stores.plan import Stream
 
 _BLOCK = 4096
-_SHARD_BYTES = 40 << 10  # attributes (spec and provenance up to 16 KiB each), object headers, one log line
+_SHARD_BYTES = 64 << 10  # attributes (spec and provenance up to 16 KiB each), object headers, one log line
 _STREAM_BYTES = 16 << 10  # object headers, dimension scales, and the gaps of alignment
 
 
@@ -16,7 +16,7 @@ def bytes_of(streams: Sequence[Stream], rows: int | Mapping[str, int], id_bytes:
     """Bytes on disk of one unit with these rows (by stream name; an int: of every stream), rounded up to whole blocks.
 
     Values are exact, the padding of edge chunks included. The rest is bounded from above, for prompt ids and variants
-    of at most `id_bytes` in UTF-8: 2 · id_bytes + 16 a row, and some 50 KiB a shard.
+    of at most `id_bytes` in UTF-8: 2 · id_bytes + 16 a row, and 80 KiB a shard of one stream.
     """
     total = _SHARD_BYTES
     for stream in streams:

@@ -48,33 +48,39 @@ class Graph:
                     old.copy_(new)
 
 
+class Stream:
+    def __init__(self, name):
+        self.name = name
+
+
 def recorded_graphs(monkeypatch):
-    """torch.cuda as `hooks.cuda_graph` uses it, on the CPU. Gives what happened, in order."""
-    happened = []
-
-    class Stream:
-        def __init__(self, name="side"):
-            self.name = name if isinstance(name, str) else "side"
-
-        def wait_stream(self, other):
-            happened.append(f"{self.name} waits for {other.name}")
+    """torch.cuda as `hooks.cuda_graph` uses it, on the CPU. Gives what happened, in order, and the streams that were
+    entered and not left."""
+    happened, streams = [], ["default"]
+    Stream.wait_stream = lambda self, other: happened.append(f"{self.name} waits for {other.name}")
 
     @contextmanager
     def on(stream):
+        before = list(streams)
+        streams.append(stream.name)
         happened.append(f"on {stream.name}")
-        yield
-        happened.append(f"off {stream.name}")
+        try:
+            yield
+        finally:
+            streams[:] = before
 
     @contextmanager
     def graph(made, capture_error_mode):
         happened.append(f"capture {capture_error_mode}")
+        streams.append("capture")
         with Recording(made.operations):
             yield
+        streams.pop()  # not where the body raised: torch ends the capture first, and that raises in its turn
         happened.append("captured")
 
     fakes = {
-        "Stream": lambda device: Stream(),
-        "current_stream": lambda device: Stream("current"),
+        "Stream": lambda device: Stream("side"),
+        "current_stream": lambda device: Stream(streams[-1]),
         "stream": on,
         "CUDAGraph": Graph,
         "graph": graph,
@@ -82,4 +88,4 @@ def recorded_graphs(monkeypatch):
     }
     for name, fake in fakes.items():
         monkeypatch.setattr(torch.cuda, name, fake)
-    return happened
+    return happened, streams

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from workbench.behaviour.evaluate import evaluate as evaluate
     from workbench.behaviour.judges import judge as judge
     from workbench.behaviour.summary import summarise as summarise
+    from workbench.captures.answers import with_answers as with_answers
     from workbench.capturing import capture as capture
     from workbench.interventions.ablate import Ablate as Ablate
     from workbench.interventions.ablate import KeepOnly as KeepOnly
@@ -64,6 +65,7 @@ _HOME = {
     "evaluate": "workbench.behaviour.evaluate",
     "judge": "workbench.behaviour.judges",
     "summarise": "workbench.behaviour.summary",
+    "with_answers": "workbench.captures.answers",
     "capture": "workbench.capturing",
     "Ablate": "workbench.interventions.ablate",
     "KeepOnly": "workbench.interventions.ablate",

@@ -251,13 +251,14 @@ class HuggingFaceModel:
             inputs, tokens = text_of(inputs, batch), tokens.columns(slice(after.length, None))
             options = {**options, "past_key_values": after.cache}
         clock = StepClock(tokens.to(self.device), stop_ids)
+        hooking = self._hooked(batch, keep, edits, lambda: clock.tokens)  # may run the model, to find its joints
         handle = self.module.register_forward_pre_hook(clock.tick, with_kwargs=True)
         try:
             with (
                 plain_settings(self.module),
                 self._ready(batch),
                 quick_few_queries(self.device, self.dtype),
-                self._hooked(batch, keep, edits, lambda: clock.tokens) as visit,
+                hooking as visit,
             ):
                 out = self._generate(inputs, **options) if by is None else by(inputs, options, clock, visit)
         finally:

@@ -151,7 +151,7 @@ def cleaning(call: Callable[[], object], times: int) -> float:
 
 def written(case: Case) -> Ratio:
     checked(case)
-    return paired(case.commit, case.write, seconds=cleaning)
+    return paired(case.commit, case.write, seconds=cleaning, least=0.06)
 
 
 def sha256_lines(folder: Path, shape: tuple[int, int, int]) -> Iterator[Line]:
@@ -190,7 +190,7 @@ def layer_read(folder: Path, dtype: str, shape: tuple[int, int, int]) -> Iterato
         truth = case.numbers(layer)
         np.testing.assert_array_equal(store.values(f"resid_post:{layer}"), truth)
         np.testing.assert_array_equal(case.mapped(layer), truth)
-    ratio = paired(ours, peer, also={"h5py": through_h5py})
+    ratio = paired(ours, peer, also={"h5py": through_h5py}, least=0.06)
     yield Line("B10", f"layer read, {case.name}", ratio, gate=0.4, peer="np.memmap")
     yield Line("B10", f"layer read, {case.name}", ratio.also["h5py"], peer="h5py")
 
