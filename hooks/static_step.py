@@ -68,7 +68,7 @@ class StaticStep:
         self._restore(first)
         self._advance(written[:, 1])
         run = self._graphed(first, logits) if graph else self._step_and_choose
-        looks = LOOKS if graph else 1
+        looks = LOOKS if graph or self.token.device.type == "cuda" else 1
         for n in range(2, self._new):
             if n % looks == 0 and not bool(self.alive.any()):
                 return self.written[:, :n]

@@ -85,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
 
     verify = command("verify", _verify, "every shard of a store against its hashes", "workbench verify runs/s")
     verify.add_argument("store", type=Path)
+    verify.add_argument("--deep", action="store_true", help="also log the sha256 of shards that were sealed in bulk")
 
     info = command("info", _info, "what a store holds and where it comes from", "workbench info runs/s")
     info.add_argument("store", type=Path)
@@ -148,7 +149,7 @@ def _train(a: argparse.Namespace) -> int:
 def _verify(a: argparse.Namespace) -> int:
     import workbench as wb
 
-    broken = wb.ActivationStore.open(a.store).verify()
+    broken = wb.ActivationStore.open(a.store).verify(deep=a.deep)
     print("\n".join(broken) or f"{a.store}: every shard is what was committed")
     return 3 if broken else 0
 
