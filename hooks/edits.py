@@ -117,7 +117,7 @@ class LowRankEdit:
             self._made["key"] = self.scopes, None if self.row_cell is None else tuple(self.row_cell.tolist())
         return self._made["key"]
 
-    def _table(self, row_cell: Int[Tensor, " row"], where: Where) -> Int[Tensor, "row pos"]:
+    def _table(self, row_cell: Int[Tensor, " prompt"], where: Where) -> Int[Tensor, "row pos"]:
         """The cell at each position, -1 where none acts."""
         tokens = where.tokens
         rows, device = len(tokens.position), tokens.position.device

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -118,7 +119,9 @@ class StaticLoop:
         del out  # and with it the cache that grew
         clock.held = True
         tallies = [tally for listed in visit.tallies.values() for tally in listed]
-        return torch.cat([prompt, step.loop(written, logits, tallies, graph=self._way == "graph")], dim=1)
+        # Experts run otherwise in the library's decoding steps than in its prefills, on a GPU without waiting for it.
+        with getattr(self._model.module, "_optimize_model_for_decode", nullcontext)():
+            return torch.cat([prompt, step.loop(written, logits, tallies, graph=self._way == "graph")], dim=1)
 
 
 def _generators(device: torch.device) -> list[Tensor]:

@@ -15,15 +15,13 @@ from hooks.site import Site, parse_sites
 from stores import ActivationStore, Unit, provenance
 from workbench.captures.answers import Answering, Asked
 from workbench.captures.blocks import Captured
-from workbench.captures.plan import kept_streams, refuse_hidden, scopes_named, scopes_of, variants_of
+from workbench.captures.plan import kept_streams, refuse_hidden, scopes_of, spec_of, variants_of
 from workbench.captures.reading import Reading
 from workbench.captures.size import announce, bytes_coming, in_bulk, refuse_full, rows_of, unwritten
 from workbench.captures.writing import Writer
 from workbench.interventions.cells import Intervention, combined
 from workbench.progress import followed
 from workbench.units import budget_on, kinds_of, length_sorted
-
-CAPTURE_VERSION = 1  # raised when the same arguments would give other numbers
 
 
 def capture(
@@ -96,14 +94,7 @@ def capture(
         prompts=[prompt.record() for prompt in listed],
         plan=[Unit.of([listed[i].id for i in unit]) for unit in units],
         spec={
-            "capture": CAPTURE_VERSION,
-            "model": model.identity["model"],
-            "identity": model.identity,
-            "n_layers": model.n_layers,
-            "variants": list(variants),
-            "scope": scopes_named(scopes),
-            "pool": pool,
-            "interventions": [intervention.describe() for intervention in interventions],
+            **spec_of(model, variants, scopes, pool, interventions),
             **({"together": True} if together else {}),
             **({} if asked is None else {"responses": asked.described()}),
         },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -17,6 +18,7 @@ from hooks.prompt import Prompt
 from hooks.site import Site
 from stores import Stream
 
+CAPTURE_VERSION = 1  # raised when the same arguments would give other numbers
 LinearEdits = Mapping[Site, Sequence[LowRankEdit]]
 
 
@@ -84,6 +86,26 @@ def scopes_named(scopes: Mapping[str, Scope]) -> str:
     """As a store's spec states them."""
     names = {tower: scope_name(scope) for tower, scope in sorted(scopes.items())}
     return ", ".join(name if len(names) == 1 else f"{tower} {name}" for tower, name in names.items())
+
+
+def spec_of(
+    model: HuggingFaceModel,
+    variants: Sequence[str],
+    scopes: Mapping[str, Scope],
+    pool: str,
+    interventions: Sequence[Any],
+) -> dict[str, Any]:
+    """What decides the numbers of a capture, as its store states it."""
+    return {
+        "capture": CAPTURE_VERSION,
+        "model": model.identity["model"],
+        "identity": model.identity,
+        "n_layers": model.n_layers,
+        "variants": list(variants),
+        "scope": scopes_named(scopes),
+        "pool": pool,
+        "interventions": [intervention.describe() for intervention in interventions],
+    }
 
 
 def kept_streams(

@@ -12,7 +12,7 @@ from hooks.encode import Batch
 from hooks.encoded_prompts import EncodedPrompts
 from hooks.prompt import Prompt
 from workbench.interventions.cells import CellTally
-from workbench.interventions.passes import Passes
+from workbench.interventions.passes import Around, Passes
 from workbench.interventions.planner import Bounds, CellEdits, explained
 from workbench.interventions.readout import Choice, choice_of, edit_facts, kl_from, prefilled, prompt_facts
 from workbench.units import kinds_of, length_sorted
@@ -58,7 +58,16 @@ class Measurement:
     """Measures cells on batches of the prompts that were asked. `of(unit)` is one batch, `neutral_kl` all neutral
     ones."""
 
-    def __init__(self, model: Any, judge: Scorer | None, asked: Asked, bounds: Bounds, max_new_tokens: int) -> None:
+    def __init__(
+        self,
+        model: Any,
+        judge: Scorer | None,
+        asked: Asked,
+        bounds: Bounds,
+        max_new_tokens: int,
+        beside: Around | None = None,
+    ) -> None:
+        self.beside = beside
         self.model, self.judge, self.asked, self.bounds = model, judge, asked, bounds
         self.max_new_tokens = max_new_tokens
         self._calm: list[Passes] | None = None
@@ -67,9 +76,9 @@ class Measurement:
         """The measurements of the prompts of one unit."""
         return OneBatch(self, unit)
 
-    def passes(self, encoded: EncodedPrompts, unit: Sequence[int]) -> Passes:
+    def passes(self, encoded: EncodedPrompts, unit: Sequence[int], beside: Around | None = None) -> Passes:
         batch: Batch = self.model.encoder.collate(encoded.taken(unit))
-        return Passes(self.model, batch, self.bounds)
+        return Passes(self.model, batch, self.bounds, beside)
 
     def neutral_kl(self, cells: Mapping[int, CellEdits]) -> dict[int, float | None]:
         """Mean KL from the unedited model to each cell over the neutral prompts; None without such prompts."""
@@ -111,7 +120,12 @@ class OneBatch:
         self._of, self._unit = measurement, unit
         asked = measurement.asked
         self._plain = measurement.passes(asked.plain, unit) if measurement.judge is not None else None
-        self._begun = measurement.passes(asked.begun, unit) if asked.choice is not None else None
+        self._begun = measurement.passes(asked.begun, unit, measurement.beside) if asked.choice is not None else None
+
+    def read_clean(self) -> None:
+        """Runs the unedited forward, for who looks on."""
+        assert self._begun is not None
+        _ = self._begun.clean
 
     def rows(self, cells: Mapping[int, CellEdits]) -> dict[int, list[dict[str, Any]]]:
         """Rows [cell][prompt] of what was measured."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,13 +12,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks.encode import Batch
-from hooks.model import Generation, Trace
+from hooks.model import Generation, Keep, Trace
 from hooks.prefix_cache import Prefix, next_token, prefix
 from hooks.recording import Recorder, Recording
 from hooks.shortcuts import Shortcuts, shortcuts, start_of
+from hooks.site import Site
 from hooks.staircase import Staircase
 from workbench.interventions.cells import CellTally, Grid
 from workbench.interventions.planner import Bounds, CellEdits, Pass, first_column, kind_of, passes
+
+Around = Callable[[Batch, Callable[[Any], Trace]], Trace]
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,9 @@ class Passes:
     `read(cells)` gives next-token logits, `answer(cells)` texts; `cells` maps a cell's number to its edits.
     """
 
-    def __init__(self, model: Any, batch: Batch, bounds: Bounds) -> None:
-        self._model, self._batch, self._bounds = model, batch.padded("right"), bounds
+    def __init__(self, model: Any, batch: Batch, bounds: Bounds, beside: Around | None = None) -> None:
+        """`beside` looks on while the unedited forward runs (see `workbench.captures.beside`)."""
+        self._model, self._batch, self._bounds, self._beside = model, batch.padded("right"), bounds, beside
         self._prefixes: dict[int, Prefix] = {}
 
     @cached_property
@@ -73,7 +77,11 @@ class Passes:
         """The unedited forward, and its blocks where the model allows to start behind them."""
         recorder = Recorder(self._model.towers["language"], len(self._batch))
         recording = recorder.recording() if self.allowed.replay is None else None
-        trace = self._model.run(self._batch, through=recording)
+
+        def run(keep: Mapping[Site, Keep]) -> Trace:
+            return self._model.run(self._batch, keep, through=recording)
+
+        trace = run({}) if self._beside is None else self._beside(self._batch, run)
         return trace, recorder.recorded()
 
     @property

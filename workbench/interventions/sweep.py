@@ -9,12 +9,16 @@ from typing import Any
 
 from hooks.backends.hf import HuggingFaceModel
 from hooks.model import NothingEdited
+from hooks.positions import Scope
 from hooks.prompt import Prompt, as_prompts
+from hooks.site import Site
 from stores import ResultTable, content_key, provenance
+from workbench.captures.beside import Beside
 from workbench.interventions.cells import Intervention, fingerprint
 from workbench.interventions.measuring import Asked, Measurement, Scorer
 from workbench.interventions.planner import NEARLY_EMPTY, Bounds
 from workbench.interventions.proof import Proof, Prover, proof_facts
+from workbench.interventions.readout import prefilled
 from workbench.interventions.work import Work, memory_of
 from workbench.progress import Progress
 from workbench.subspace import controls as control_directions
@@ -53,6 +57,9 @@ def sweep(
     twins: Mapping[str, Sequence[Intervention]] | None = None,
     neutral: str | Path | Sequence[Prompt] | None = None,
     to: str | Path | None = None,
+    capture_to: str | Path | None = None,
+    sites: str | Site | Sequence[str | Site] = "resid_post",
+    at: Scope = "last",
     seed: int = 0,
     max_new_tokens: int = 16,
     max_tokens: int = 8192,
@@ -78,7 +85,8 @@ def sweep(
     of at most `max_tokens` (see `workbench.interventions.planner`; `explain` prints what was chosen and why). The shape
     of a pass moves numbers within rounding; with `exact` every cell is a pass of its own, whose logits are those of a
     whole forward to the last bit. `memory` bounds, in bytes, what is recorded (default: 2 GiB, or a quarter of the
-    device's free memory).
+    device's free memory). `capture_to` keeps the residuals of the unedited forwards at `sites` and `at` in a store, as
+    `wb.capture` of the same prompts (with their answers begun) would: one clean pass for both.
     """
     listed = as_prompts(prompts)
     calm = [] if neutral is None else as_prompts(neutral)
@@ -118,7 +126,15 @@ def sweep(
         "seed": seed,
     }
     bounds = Bounds(max_tokens, memory or memory_of(model), exact, NEARLY_EMPTY.get(model.device.type, 2048))
-    measure = Measurement(model, judge, asked, bounds, max_new_tokens)
+    beside = None
+    if capture_to is not None:
+        if not reads_choice:
+            raise ValueError(
+                "capture_to keeps what a sweep reads, and this one only writes: expected prompts with tags."
+            )
+        read = [prefilled(prompt) for prompt in listed]
+        beside = Beside(model, read, work.units, sites=sites, at=at, to=capture_to)
+    measure = Measurement(model, judge, asked, bounds, max_new_tokens, None if beside is None else beside.around)
     table = ResultTable.create(to, spec=spec, plan=work.keys, provenance=provenance.collect(seed=seed, **model.facts))
     missing = set(table.missing())
     if explain and missing:
@@ -151,6 +167,9 @@ def sweep(
                     ],
                 )
                 bar.update()
+        for unit in work.units:
+            if beside is not None and beside.lacks([listed[i].id for i in unit]):  # its rows stood before
+                measure.of(unit).read_clean()
     _refuse_idle(table, every)
     return table
 
