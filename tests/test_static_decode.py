@@ -11,10 +11,12 @@ from tiny_models import byte_tokenizer
 
 import workbench as wb
 from hooks import static_cache, static_decode, static_step
+from hooks.decoding import plainly
 from hooks.edits import bank
 from hooks.load import load_model
 from hooks.prefix_cache import prefix
 from hooks.site import Site
+from hooks.static_decode import WAYS
 
 STOPS = list(range(10, 264, 9))  # one token in nine ends a row, so rows of one batch end at different steps
 OPTIONS = {"max_new_tokens": 24, "eos_token_id": STOPS}
@@ -155,6 +157,14 @@ def test_steps_end_with_the_last_row(qwen, prompts, monkeypatch):
     plain, _ = compared(qwen, prompts, None, **OPTIONS)
     longest = max(len(ids) for ids in plain.token_ids)
     assert 2 < longest < 24 and len(steps) == 1 + longest - 2, "the repeated first step, and one for each token after"
+
+
+def test_rows_that_have_ended_go_on_with_pads(qwen, prompts):
+    """To the last column, as the library's own loop leaves them: experts may route by every row of a batch."""
+    batch, stops = qwen.encode(prompts).padded("left"), frozenset(STOPS)
+    options = plainly({}, qwen.encoder.pad_id, stops) | {"max_new_tokens": 24}
+    rows = [static_decode.generated(qwen, batch, None, None, stops, options, None, way)[0] for way in WAYS[:2]]
+    assert torch.equal(rows[0], rows[1]) and bool((rows[0][:, -1] == qwen.encoder.pad_id).any())
 
 
 def test_answers_behind_a_shared_prefix(qwen, prompts):
