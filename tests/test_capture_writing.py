@@ -133,7 +133,9 @@ def test_the_estimate_is_what_is_written(llama, prompts, scope, pool, tmp_path, 
     monkeypatch.setattr(capturing, "refuse_full", lambda to, nbytes: said.append(nbytes))
     capture(llama, prompts, at=scope, pool=pool, to=tmp_path / "s", **SILENT)
     written = shards(tmp_path / "s").values()
-    assert sum(map(len, written)) <= said[0] <= sum(map(len, written)) + 60_000 * len(written)
+    assert (
+        sum(map(len, written)) <= said[0] <= sum(map(len, written)) + 80_000 * len(written)
+    )  # what a shard may take for its headers
 
 
 def test_rows_are_counted_as_they_are_stored(scene, tmp_path):

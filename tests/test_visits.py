@@ -83,6 +83,20 @@ def test_one_position_of_a_padded_prompt_is_that_of_its_newest_token():
     assert view.rows(torch.ones(2, 1, 4)).shape == (2, 1, 4)
 
 
+def test_what_was_seen_of_one_site_is_not_taken_for_another():
+    """The view of whole rows is remembered for the sites behind: a site of another shape has its own, or is refused."""
+    tokens = tokens_of(torch.tensor([[-1, 0, 1], [0, 1, 2]]))
+    assert text_view(Site(0), torch.ones(2, 3, 4), tokens, PLAIN).tokens is tokens
+    assert text_view(Site(1), torch.ones(2, 3, 4), tokens, PLAIN).tokens is tokens
+    assert text_view(Site(2), torch.ones(2, 1, 4), tokens, PLAIN).tokens.position.tolist() == [[1], [2]]
+    pictures = replace(tokens, is_image=tokens.position == 1)
+    for site in (Site(0), Site(0, "projector")):
+        position = text_view(site, torch.ones(2, 3, 4), pictures, PLAIN).tokens.position.tolist()
+        assert position == ([[-1, -1, 1], [-1, 1, -1]] if site.point == "projector" else tokens.position.tolist())
+    with pytest.raises(RuntimeError, match=r"the residual at resid_post:3 is \(2, 3, 8\): expected \(2, 3, 4\)"):
+        text_view(Site(3), torch.ones(2, 3, 8), tokens, PLAIN)
+
+
 def test_one_position_of_rows_that_end_apart_is_refused():
     """Padded right, the last column is a pad for the shorter rows: whose residual it is cannot be told."""
     tokens = tokens_of(torch.tensor([[0, 1, -1], [0, 1, 2]]))

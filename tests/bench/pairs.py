@@ -44,7 +44,7 @@ def paired(
     also: Mapping[str, Callable[[], object]] | None = None,
     seconds: Clock | None = None,
     least: float = 0.02,
-    patience: float = 60.0,
+    patience: float = 180.0,
     between: Callable[[], object] | None = None,
 ) -> Ratio:
     """Peer time over ours time, from at least `pairs` rounds. In each round ours, the peer, the peers in `also` and
