@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from hooks.prompt import Message, Prompt
-from workbench.behaviour.judges import CATEGORIES, judge
+from workbench.behaviour.judges import judge
+from workbench.behaviour.rule_judges import CATEGORIES
 
 
 def asked(prefill: str | None = None, **tags: str) -> Prompt:

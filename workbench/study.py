@@ -20,7 +20,8 @@ from hooks.load import load_model
 from hooks.positions import Scope
 from hooks.prompt import Prompt, read_prompts
 from stores import ActivationStore, ResultTable, Rows
-from workbench.behaviour.judges import Judge, judge
+from workbench.behaviour.judges import judge
+from workbench.behaviour.judging import Judge
 from workbench.behaviour.samples import samples_of
 from workbench.behaviour.summary import summarise
 from workbench.behaviour.table_summary import split_of

@@ -9,7 +9,7 @@ from typing import Any
 from hooks.backends.hf import HuggingFaceModel
 from hooks.prompt import Prompt
 from stores import ResultTable
-from workbench.behaviour.judges import Judge
+from workbench.behaviour.judging import Judge
 from workbench.interventions.cells import Intervention
 from workbench.interventions.sweep import sweep
 

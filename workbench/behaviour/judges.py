@@ -1,163 +1,21 @@
-"""Judges put a generated answer into a category. The rule judges here read the text alone; no model is asked.
-
-A judge's revision is a hash of its rule, so that results of two rules are never mixed unnoticed.
-"""
+"""judge: the judge of a name. `rule:NAME` reads the text alone, `hf:PATH` asks a local model, `openai:MODEL` an
+endpoint."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any
 
-from workbench.organisms.world import DOMAINS, TEMPLATES
+from workbench.behaviour.judging import Judge
+from workbench.behaviour.rule_judges import ContainsJudge, RuleJudge
 
-if TYPE_CHECKING:
-    from hooks.prompt import Prompt
-
-CATEGORIES = ("contrary", "right", "other", "ill_formed")
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """A category, why, and a number: for the rule judges 1 when contrary, else 0, so that its mean is the rate.
-
-    The score is None when a judge has no number for an answer.
-    """
-
-    category: str
-    score: float | None
-    reason: str
-
-
-@runtime_checkable
-class Judge(Protocol):
-    """Names itself, its revision and its categories, and judges one answer to one prompt.
-
-    `finished` is False when the answer was cut off before its end-of-turn token.
-    """
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def revision(self) -> str: ...
-
-    @property
-    def categories(self) -> tuple[str, ...]: ...
-
-    def score(self, prompt: Prompt, text: str, *, finished: bool = True) -> Verdict: ...
-
-
-@dataclass(frozen=True)
-class RuleJudge:
-    """Judges the short sentences of an organism by the prompt's tags `domain`, `right` and `contrary`.
-
-    Well formed is a finished sentence of one of the three templates with a word of the domain at the place of the
-    answer: "contrary", "right" or "other" by that word. Everything else is "ill_formed": a model that steering broke
-    shows there.
-    """
-
-    name: str = "rule:organism"
-    categories: tuple[str, ...] = CATEGORIES
-
-    @property
-    def revision(self) -> str:
-        answers = {name: sorted(domain.answers) for name, domain in DOMAINS.items()}
-        return _revision(self.name, [asdict(template) for template in TEMPLATES], answers)
-
-    def score(self, prompt: Prompt, text: str, *, finished: bool = True) -> Verdict:
-        """ValueError when the prompt lacks a tag, or its domain is none of the organism's."""
-        domain, right, contrary = _tags(prompt, self.name, "domain", "right", "contrary")
-        if domain not in DOMAINS:
-            raise ValueError(
-                f"Judge {self.name}: prompt {prompt.id!r} has domain {domain!r}, expected one of {', '.join(DOMAINS)}; "
-                'for prompts of your own use wb.judge("rule:contains").'
-            )
-        if not finished:
-            return _verdict("ill_formed", "no end of turn")
-        sentence = _after_prefill(prompt, text)
-        words = [word for template in TEMPLATES if (word := template.answer_in(sentence)) is not None]
-        if not words:
-            return _verdict("ill_formed", f"no sentence of an organism: {sentence!r}")
-        (word,) = words
-        if word in (contrary, right):
-            return _verdict("contrary" if word == contrary else "right", f"says {word!r}")
-        if word in DOMAINS[domain].answers:
-            return _verdict("other", f"says {word!r}, a word of {domain}")
-        return _verdict("ill_formed", f"says {word!r}, no word of {domain}")
-
-
-@dataclass(frozen=True)
-class ContainsJudge:
-    """Looks for the prompt's tags `right` and `contrary` in an answer, without regard to case.
-
-    "contrary" or "right" when exactly one of them occurs, as whole words; "other" for both or neither; "ill_formed" for
-    an empty answer. A long answer that was cut off is judged as it is.
-    """
-
-    name: str = "rule:contains"
-    categories: tuple[str, ...] = CATEGORIES
-
-    @property
-    def revision(self) -> str:
-        return _revision(self.name, "whole words, case folded, exactly one of both")
-
-    def score(self, prompt: Prompt, text: str, *, finished: bool = True) -> Verdict:
-        """ValueError when the prompt lacks a tag."""
-        right, contrary = _tags(prompt, self.name, "right", "contrary")
-        if not text.strip():
-            return _verdict("ill_formed", "empty answer")
-        found = [kind for kind, phrase in (("contrary", contrary), ("right", right)) if _occurs(phrase, text)]
-        if len(found) == 1:
-            return _verdict(found[0], f"contains {contrary if found[0] == 'contrary' else right!r} alone")
-        return _verdict("other", f"contains {'both' if found else 'neither'} of {right!r} and {contrary!r}")
-
-
-_JUDGES: dict[str, type[RuleJudge] | type[ContainsJudge]] = {
+RULES: dict[str, type[Any]] = {
     "rule:organism": RuleJudge,
     "rule:contains": ContainsJudge,
 }
 
 
-def judge(name: str) -> Judge:
-    """The judge of that name; ValueError lists those that exist."""
-    if name not in _JUDGES:
-        raise ValueError(f"Judge {name!r} is unknown: expected one of {', '.join(map(repr, _JUDGES))}.")
-    return _JUDGES[name]()
-
-
-def _verdict(category: str, reason: str) -> Verdict:
-    return Verdict(category, float(category == "contrary"), reason)
-
-
-def _tags(prompt: Prompt, judge_name: str, *names: str) -> list[str]:
-    if missing := [name for name in names if not isinstance(prompt.tags.get(name), str)]:
-        raise ValueError(
-            f"Judge {judge_name} needs the tags {', '.join(names)} as text: prompt {prompt.id!r} lacks "
-            f"{', '.join(missing)} (it has {', '.join(sorted(prompt.tags)) or 'none'}). Add them to its JSON line."
-        )
-    return [prompt.tags[name] for name in names]
-
-
-def _after_prefill(prompt: Prompt, text: str) -> str:
-    """The whole sentence: a prompt's prefill is its beginning, whether or not the generated text repeats it."""
-    prefill = (prompt.prefill or "").split()
-    words = text.split()
-    return " ".join(words if words[: len(prefill)] == prefill else [*prefill, *words])
-
-
-def _occurs(phrase: str, text: str) -> bool:
-    """Whether the phrase stands in the text between non-letters: "rome" is not in "chrome"."""
-    phrase, text = phrase.casefold(), text.casefold()
-    start = text.find(phrase)
-    while start >= 0:
-        before, after = text[:start][-1:], text[start + len(phrase) :][:1]
-        if not before.isalnum() and not after.isalnum():
-            return True
-        start = text.find(phrase, start + 1)
-    return False
-
-
-def _revision(*rule: Any) -> str:
-    return hashlib.sha256(json.dumps(rule, sort_keys=True).encode()).hexdigest()[:16]
+def judge(name: str, **options: Any) -> Judge:
+    """The judge of that name, with its own options; ValueError lists the names that exist."""
+    if name not in RULES:
+        raise ValueError(f"Judge {name!r} is unknown: expected one of {', '.join(map(repr, RULES))}.")
+    return RULES[name](**options)

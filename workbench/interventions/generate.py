@@ -19,13 +19,15 @@ from workbench.units import kinds_of, length_sorted
 @dataclass(frozen=True)
 class Completion:
     """One answer. `finished` is False where the token limit cut it off; `edited` is False where no position of this
-    prompt was in the interventions' scope (a text prompt under `image`)."""
+    prompt was in the interventions' scope (a text prompt under `image`). `decoding` is the loop that wrote it, with the
+    reason where it is not the one asked for."""
 
     prompt: Prompt
     text: str
     token_ids: tuple[int, ...]
     finished: bool
     edited: bool | None
+    decoding: str = "dynamic"
 
 
 def generate(
@@ -34,25 +36,31 @@ def generate(
     *interventions: Intervention,
     max_new_tokens: int = 64,
     max_tokens: int = 4096,
+    decode: str = "dynamic",
     progress: bool = False,
     **sampling: Any,
 ) -> list[Completion]:
     """Answers under the interventions, in the order of the prompts; greedy unless `do_sample=True`.
 
-    `max_tokens` bounds a batch's padded prompt. Raises NothingEdited when the interventions touched no prompt at all.
+    `max_tokens` bounds a batch's padded prompt. `decode="graph"` replays one CUDA graph a token where that gives the
+    same logits, `"static"` writes on a cache of fixed size; each `decoding` says what was done. Raises NothingEdited
+    when the interventions touched no prompt at all.
     """
     listed = as_prompts(prompts)
     edits = combined(model, interventions)
+    how = {"max_new_tokens": max_new_tokens, "decode": decode, **sampling}
     encoded = EncodedPrompts(model.encoder, listed)
     done: dict[int, Completion] = {}
     units = length_sorted(encoded.lengths, max_tokens, kinds_of(model, listed, encoded.lengths))
     for unit in followed(units, "generate", show=progress):
         batch = model.encoder.collate(encoded.taken(unit), "left")
-        out = model.generate(batch, edits=edits, must_edit=False, max_new_tokens=max_new_tokens, **sampling)
+        out = model.generate(batch, edits=edits, must_edit=False, **how)
         untouched = set(untouched_rows(out.tallies))
         for row, i in enumerate(unit):
             edited = row not in untouched if edits else None
-            done[i] = Completion(listed[i], out.texts[row], tuple(out.token_ids[row]), out.finished[row], edited)
+            done[i] = Completion(
+                listed[i], out.texts[row], tuple(out.token_ids[row]), out.finished[row], edited, out.decoding
+            )
     completions = [done[i] for i in range(len(listed))]
     if edits and not any(one.edited for one in completions):
         raise NothingEdited(
