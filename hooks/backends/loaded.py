@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -25,6 +25,8 @@ from hooks.site import Site
 from hooks.spot import Spot
 from hooks.stream import ResidualStream
 from hooks.structure import refuse_two_streams
+
+Model = TypeVar("Model", bound="LoadedModel")
 
 
 class LoadedModel:
@@ -101,7 +103,7 @@ class LoadedModel:
             self._found["injected"] = injected_layers(self)
         return self._found["injected"]
 
-    def variant(self, name: str | Sequence[str]) -> Self:
+    def variant(self: Model, name: str | Sequence[str]) -> Model:
         """The same weights with this adapter on, or with none for `"base"`. A list gives each row of a batch its own
         variant, in one forward (see `across`); raises ValueError for adapters that cannot act row by row."""
         names = (name,) if isinstance(name, str) else tuple(name)
@@ -126,7 +128,7 @@ class LoadedModel:
         distinct = tuple(dict.fromkeys(variants))
         return None if self.adapters is None or len(distinct) < 2 else self.adapters.why_not_by_row(distinct)
 
-    def across(self, batch: Batch, variants: Sequence[str]) -> tuple[Self, Batch]:
+    def across(self: Model, batch: Batch, variants: Sequence[str]) -> tuple[Model, Batch]:
         """The view and the batch in which the rows of `batch` stand once for each variant, variant by variant:
         `view.run(rows)` and `view.generate(rows)` read the base weights once for all of them."""
         rows = batch.rows(list(range(len(batch))) * len(variants))
