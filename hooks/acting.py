@@ -23,6 +23,7 @@ class Acting:
     table: Int[Tensor, "row pos"] | None = None
     only: int | None = None
     everywhere: bool = False
+    looked: bool = False
 
     @staticmethod
     def of_one(mask: Bool[Tensor, "row pos"], *, looks: bool) -> Acting:
@@ -31,12 +32,12 @@ class Acting:
         if not looks:
             return Acting(mask, counts)
         total = sum(counts.tolist())
-        return Acting(mask, counts, only=0 if total else -1, everywhere=total == mask.numel())
+        return Acting(mask, counts, only=0 if total else -1, everywhere=total == mask.numel(), looked=True)
 
     @staticmethod
     def of_several(table: Int[Tensor, "row pos"], *, looks: bool) -> Acting:
         mask = table >= 0
-        acting = Acting(mask, mask.sum(dim=1), table)
+        acting = Acting(mask, mask.sum(dim=1), table, looked=looks)
         if not looks:
             return acting
         found = set(table.unique().tolist()) - {-1}
@@ -48,6 +49,11 @@ class Acting:
     def cell(self) -> Int[Tensor, "row pos"]:
         """The cell at each position, -1 where none acts."""
         return self.table if self.table is not None else torch.where(self.mask, 0, -1).int()
+
+    @cached_property
+    def index(self) -> Int[Tensor, "row pos"]:
+        """The cell at each position as an index, 0 where none acts."""
+        return self.cell.clamp_min(0).long()
 
     @cached_property
     def of_row(self) -> Int[Tensor, " row"]:

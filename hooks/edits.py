@@ -80,7 +80,11 @@ class LowRankEdit:
 
     def _edited(self, resid: Tensor, acting: Acting) -> Tensor:
         gated = self.threshold is not None or self.shift.dim() == 3
-        if acting.only is None or gated or resid.numel() > FEW or torch.is_grad_enabled():
+        few = not gated and resid.numel() <= FEW and not torch.is_grad_enabled()
+        if few and acting.only is None and acting.looked and (steps := self._steps(resid.dtype)) is not None:
+            edited = (resid.to(steps.dtype) + steps[acting.index]).to(resid.dtype)
+            return torch.where(acting.mask[..., None], edited, resid)
+        if acting.only is None or not few:
             gate = self.threshold
             assert not isinstance(gate, float | int)
             bank = (self.read, self.write, self.gain, self.shift, self.carry)
@@ -151,6 +155,15 @@ class LowRankEdit:
             parts = (part[c].to(exact) for part in (self.read, self.write, self.gain, self.shift, self.carry))
             self._made[c, exact] = OneCell.of(*parts)
         return self._made[c, exact]
+
+    def _steps(self, dtype: torch.dtype) -> Float[Tensor, "cell d_model"] | None:
+        """What each cell adds, whatever the residual; None for a bank that reads it."""
+        exact = torch.float64 if dtype == torch.float64 else torch.float32
+        if ("steps", exact) not in self._made:
+            adds = not bool((self.gain != 0).any()) and bool((self.carry == 1).all())
+            shift, write = self.shift.to(exact), self.write.to(exact)
+            self._made["steps", exact] = einsum(shift, write, "cell k, cell k d -> cell d") if adds else None
+        return self._made["steps", exact]
 
     def _count(self, where: Where, resid: Tensor, edited: Tensor, acting: Acting) -> None:
         assert where.tally is not None
@@ -250,43 +263,4 @@ def _widened(edit: LowRankEdit, k: int) -> LowRankEdit:
         gain=wide(edit.gain),
         shift=wide(edit.shift),
         remaining=remaining,
-    )
-
-
-def stacked(edits: Sequence[LowRankEdit]) -> list[LowRankEdit]:
-    """The fewest edits that do, in one pass each, exactly what `edits` do one after the other.
-
-    Two neighbours fuse when both are single cells over the same scope without a gate (the composition of two affine
-    maps is one); anything else stays where it is in the order. What is fused no longer measures removed energy.
-    """
-    fused: list[LowRankEdit] = []
-    for edit in edits:
-        if fused and _composable(fused[-1], edit):
-            fused[-1] = _composed(fused[-1], edit)
-        else:
-            fused.append(edit)
-    return fused
-
-
-def _composable(first: LowRankEdit, second: LowRankEdit) -> bool:
-    plain = all(
-        edit.cells == 1 and edit.threshold is None and edit.shift.dim() == 2 and edit.row_cell is None
-        for edit in (first, second)
-    )
-    return plain and first.scopes == second.scopes
-
-
-def _composed(first: LowRankEdit, second: LowRankEdit) -> LowRankEdit:
-    # second reads h' = c1·h + Σ_i a_i·w1_i with a_i = g1_i·(h·r1_i) + s1_i; collect the terms that h and 1 multiply.
-    seen = einsum(first.write[0], second.read[0], "i d, j d -> i j")
-    read = first.carry * second.read[0] + einsum(first.gain[0], seen, first.read[0], "i, i j, i d -> j d")
-    shift = second.shift[0] + second.gain[0] * einsum(first.shift[0], seen, "i, i j -> j")
-    carry = second.carry
-    return LowRankEdit(
-        read=torch.cat([first.read[0], read])[None],
-        write=torch.cat([carry * first.write[0], second.write[0]])[None],
-        gain=torch.cat([first.gain[0], second.gain[0]])[None],
-        shift=torch.cat([first.shift[0], shift])[None],
-        carry=first.carry * carry,
-        scopes=first.scopes,
     )

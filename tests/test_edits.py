@@ -7,11 +7,12 @@ import torch
 from conftest import chat
 from own_hooks import everything, noise
 
-from hooks.edits import LowRankEdit, bank, identity, stacked
+from hooks.edits import LowRankEdit, bank, identity
 from hooks.kernels.reference import lowrank
 from hooks.model import Tally, Where
 from hooks.positions import Tokens
 from hooks.site import Site
+from hooks.stacking import stacked
 from workbench.interventions.cells import Grid, grouped
 
 ROWS, POS, D, CELLS = 5, 7, 13, 3  # odd sizes on purpose

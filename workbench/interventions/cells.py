@@ -10,10 +10,11 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 
-from hooks.edits import LowRankEdit, bank, stacked
+from hooks.edits import LowRankEdit, bank
 from hooks.encode import Batch
 from hooks.model import Edit, Tally, TracedModel
 from hooks.site import Site
+from hooks.stacking import stacked
 
 
 @runtime_checkable
