@@ -72,7 +72,20 @@ class Judge(Protocol):
         ...
 
 
-class OneByOne:
+class Together:
+    """What all judges have in common: texts may come apart from the answers that they are."""
+
+    compares = False  # True for a judge that needs `Answer.base`
+
+    def score_texts(self, prompts: Sequence[Prompt], texts: Sequence[str], finished: Sequence[bool]) -> list[Verdict]:
+        """As `score_all`, of answers in parts."""
+        return self.score_all([Answer(*parts) for parts in zip(prompts, texts, finished, strict=True)])
+
+    def score_all(self, answers: Sequence[Answer]) -> list[Verdict]:
+        raise NotImplementedError
+
+
+class OneByOne(Together):
     """`score_all` of a judge that looks at one answer at a time."""
 
     kind: Kind = "rule"
@@ -86,7 +99,7 @@ class OneByOne:
         raise NotImplementedError
 
 
-class InBatches:
+class InBatches(Together):
     """`score` of a judge that is asked about many answers at once."""
 
     kind: Kind = "llm"
@@ -94,9 +107,6 @@ class InBatches:
 
     def score(self, prompt: Prompt, text: str, *, finished: bool = True) -> Verdict:
         return self.score_all([Answer(prompt, text, finished)])[0]
-
-    def score_all(self, answers: Sequence[Answer]) -> list[Verdict]:
-        raise NotImplementedError
 
 
 def revision_of(*rule: Any) -> str:

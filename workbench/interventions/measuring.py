@@ -149,11 +149,12 @@ class OneBatch:
             out = answers.generation
             for place, c in enumerate(answers.cells):
                 tallies[c] = answers.tallies[place]
-                for p, i in enumerate(self._unit):
-                    text, finished = out.texts[place * n + p], out.finished[place * n + p]
-                    verdict = judge.score(self._of.asked.prompts[i], text, finished=finished)
+                here = slice(place * n, (place + 1) * n)
+                texts, finished = out.texts[here], out.finished[here]
+                prompts = [self._of.asked.prompts[i] for i in self._unit]
+                for p, verdict in enumerate(_verdicts(judge, prompts, texts, finished)):
                     rows[c][p] |= {"category": verdict.category, "score": verdict.score}
-                    rows[c][p] |= {"text": text, "finished": finished}
+                    rows[c][p] |= {"text": texts[p], "finished": finished[p]}
         return tallies
 
     def _read(self, cells: Mapping[int, CellEdits], rows: dict[int, list[dict[str, Any]]]) -> dict[int, CellTally]:
@@ -167,3 +168,11 @@ class OneBatch:
                 for p, found in enumerate(choice.read(reading.logits[place])):
                     rows[c][p] |= found
         return tallies
+
+
+def _verdicts(judge: Scorer, prompts: Sequence[Prompt], texts: Sequence[str], finished: Sequence[bool]) -> list[Any]:
+    """One an answer; all at once of a judge that takes them so, a language model above all."""
+    if (together := getattr(judge, "score_texts", None)) is not None:
+        return together(prompts, texts, finished)
+    given = zip(prompts, texts, finished, strict=True)
+    return [judge.score(prompt, text, finished=whole) for prompt, text, whole in given]

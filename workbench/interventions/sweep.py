@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from hooks.backends.hf import HuggingFaceModel
 from hooks.model import NothingEdited
@@ -19,30 +17,13 @@ from workbench.interventions.measuring import Asked, Measurement, Scorer
 from workbench.interventions.planner import NEARLY_EMPTY, Bounds
 from workbench.interventions.proof import Proof, Prover, proof_facts
 from workbench.interventions.readout import prefilled
+from workbench.interventions.twins import Cell, random_twins, refuse_other_lengths
 from workbench.interventions.work import Work, memory_of
 from workbench.progress import Progress
 from workbench.subspace import controls as control_directions
-from workbench.subspace.directions import Directions
 from workbench.subspace.rows import RowSource
 
 TABLE_VERSION = 2
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One point of the grid. `control`: None for the intervention itself, else its twin's kind, `draw` its number."""
-
-    intervention: Intervention | None
-    control: str | None = None
-    draw: int | None = None
-
-    def describe(self) -> dict[str, Any]:
-        facts = (
-            {"intervention": "none", "layer": None, "layers": None}
-            if self.intervention is None
-            else self.intervention.describe()
-        )
-        return {**facts, "control": self.control, "draw": self.draw}
 
 
 def sweep(
@@ -95,9 +76,10 @@ def sweep(
             kind for kind in control_directions.KINDS if kind != "energy_matched" or activations is not None
         ]
     every = [Cell(None), *(Cell(one) for one in cells)]
-    every += list(_controls(cells, controls, control_kinds, activations, seed))
+    every += list(random_twins(cells, controls, control_kinds, activations, seed))
     every += [Cell(twin, kind, draw) for kind, own in (twins or {}).items() for draw, twin in enumerate(own)]
     edits = [{} if cell.intervention is None else cell.intervention.edits(model) for cell in every]
+    refuse_other_lengths(every, edits)
 
     pairs = sum({"right", "contrary"} <= set(prompt.tags) for prompt in listed)
     if 0 < pairs < len(listed):
@@ -172,42 +154,6 @@ def sweep(
                 measure.of(unit).read_clean()
     _refuse_idle(table, every)
     return table
-
-
-def _controls(
-    cells: Sequence[Intervention], n: int, kinds: Sequence[str], activations: RowSource | None, seed: int
-) -> Iterator[Cell]:
-    for kind in kinds if n else ():
-        if kind not in control_directions.KINDS:
-            raise ValueError(f"control kind {kind!r} is unknown: expected among {', '.join(control_directions.KINDS)}.")
-        if kind == "energy_matched" and activations is None:
-            raise ValueError(
-                "energy-matched controls are combinations of captured activations: give them, "
-                "activations=store.where(...)."
-            )
-        drawn: dict[int, list[Any]] = {}
-        for intervention in cells:
-            v = getattr(intervention, "direction", None)
-            if not isinstance(v, Directions):
-                raise ValueError(
-                    f"{type(intervention).__name__} has no Directions to draw controls for: use controls=0."
-                )
-            if kind == "energy_matched":
-                _refuse_other_scope(intervention, activations)
-            if id(v) not in drawn:
-                make = getattr(control_directions, kind)
-                drawn[id(v)] = make(v, activations, n, seed) if kind == "energy_matched" else make(v, n, seed)
-            for draw, twin in enumerate(drawn[id(v)]):
-                yield Cell(replace(intervention, direction=twin), kind, draw)  # type: ignore[type-var]
-
-
-def _refuse_other_scope(intervention: Intervention, activations: RowSource | None) -> None:
-    scope, at = (activations.info.get("scope") if activations is not None else None), intervention.describe().get("at")
-    if scope and at and scope != at:
-        raise ValueError(
-            f"energy-matched controls need activations of the positions that are edited, {at!r}; these were captured "
-            f"at {scope!r}, where other directions hold the energy: capture(..., at={at!r})."
-        )
 
 
 def _refuse_idle(table: ResultTable, cells: Sequence[Cell]) -> None:
