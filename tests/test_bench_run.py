@@ -89,21 +89,30 @@ def test_every_listed_gpu_benchmark_is_listed(bench):
     assert numbers(run.ON_GPU) == {*range(1, 10), 11, 13, 15}
 
 
-def test_the_readmes_table_says_device_day_command_and_every_line(bench, tmp_path):
+def test_the_readmes_table_says_device_day_command_and_every_line_with_a_gate(bench, tmp_path):
     table = bench["table"]
     for name, device, lines in [
         ("plan-cpu", "one core of X", [line("B12", "pass", direction="<=", note="worst of 20")]),
-        ("capture-cpu", "one core of X", [line("B1", "short"), line("B2", "not installed", what="absent")]),
+        (
+            "capture-cpu",
+            "one core of X",
+            [
+                line("B1", "short"),
+                line("B2", "not installed", what="absent"),
+                line("B2", "reported", what="beside", gate=None),
+            ],
+        ),
         ("capture-gpu", "H100", [line("B1", "pass", ratio=3.25)]),
     ]:
         found = document(name.split("-")[0], *lines, device=device, date=f"2026-01-0{len(lines)}")
         (tmp_path / f"{name}.json").write_text(json.dumps(found))
     text = table.written(table.documents(tmp_path))
-    assert text.index("On one core of X, 2026-01-01 to 2026-01-02, torch 2, transformers 5:") < text.index("On H100")
+    assert text.index("On one core of X, 2026-01-01 to 2026-01-03, torch 2, transformers 5:") < text.index("On H100")
     assert text.index("| B1 | a thing | theirs | 1.73x [1.70, 1.80] | ≥ 1.5 | ≥ 2 | short |") < text.index("| B12 |")
     assert "| ≤ 1.5 | ≤ 2 | pass |" in text and "B12: worst of 20" in text and "3.25x" in text
     assert "`python tests/bench/capture.py`; `python tests/bench/plan.py`" in text
     assert "absent" not in text, "what was not measured is no number"
+    assert "beside" not in text and "1 more lines, without a gate, are in tests/bench/results/" in text
 
 
 def test_the_table_goes_between_its_marks(bench):

@@ -39,7 +39,8 @@ def documents(folder: Path) -> list[dict[str, Any]]:
 
 
 def written(found: Iterable[Mapping[str, Any]]) -> str:
-    """One table a device, each with the versions and days of its runs, and the commands that give its numbers again."""
+    """One table a device of the lines that have a gate, each with the versions and days of its runs, and the commands
+    that give its numbers again."""
     by_device: dict[str, list[Mapping[str, Any]]] = {}
     for document in found:
         by_device.setdefault(document["device"], []).append(document)
@@ -51,10 +52,12 @@ def _of_device(device: str, runs: Sequence[Mapping[str, Any]]) -> str:
     when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
     versions = ", ".join(f"{name} {'/'.join(_each(runs, name))}" for name in ("torch", "transformers"))
     commands = "; ".join(f"`{run['command']}`" for run in runs)
-    rows = [_row(line) for run in runs for line in run["lines"] if line["verdict"] != "not installed"]
+    measured = [line for run in runs for line in run["lines"] if line["verdict"] != "not installed"]
+    rows = [_row(line) for line in measured if line["gate"] is not None]
+    more = f" {len(measured) - len(rows)} more lines, without a gate, are in tests/bench/results/."
     head = [f"| {' | '.join(HEADINGS)} |", f"|{'---|' * len(HEADINGS)}"]
     notes = dict.fromkeys(f"{line['id']}: {line['note']}" for run in runs for line in run["lines"] if line["note"])
-    below = [f"Commands: {commands}.", *([f"Notes: {'; '.join(notes)}."] if notes else [])]
+    below = [f"Commands: {commands}.{more}", *([f"Notes: {'; '.join(notes)}."] if notes else [])]
     return "\n".join([f"On {device}, {when}, {versions}:", "", *head, *rows, "", *below, ""])
 
 
