@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from hooks.encoded_prompts import EncodedPrompts
 from hooks.model import NothingEdited
 from hooks.prompt import Prompt, as_prompts
@@ -139,14 +141,18 @@ class LocalWriter:
     def rows(self, part: str, asked: Sequence[Observation]) -> Iterator[dict[str, Any]]:
         """The rows of one variant's conditions."""
         how, here = self._how, [one for one in self._conditions if one.variant == part]
-        batch = self._model.encoder.collate(self._encoded.taken([one.prompt for one in asked]), "left")
+        prompts = list(dict.fromkeys(one.prompt for one in asked))  # each is read once, whatever its samples
+        batch = self._model.encoder.collate(self._encoded.taken(prompts), "left")
+        index = [prompts.index(one.prompt) for one in asked]
         columns = batch.inputs["input_ids"].shape[1]
         tokens = self._max_tokens * columns // (columns + how.max_new_tokens)  # what is left to prompts, over all cells
         bounds = Bounds(tokens, memory_of(self._model), False, NEARLY_EMPTY.get(self._model.device.type, 2048))
         passes = Passes(self._model.variant(part), batch, bounds)
-        drawing = SeededSampling([one.seed for one in asked], **asdict(how), real=batch.tokens.position >= 0)
+        drawing = SeededSampling(
+            [one.seed for one in asked], **asdict(how), real=batch.tokens.position[torch.tensor(index)] >= 0
+        )
         edits = {c: self._edits[one.name] for c, one in enumerate(here)}
-        for out in passes.answer(edits, how.max_new_tokens, logits_processor=[drawing]):
+        for out in passes.answer(edits, how.max_new_tokens, index, logits_processor=[drawing]):
             for place, c in enumerate(out.cells):
                 for row, one in enumerate(asked):
                     at, tally = place * len(asked) + row, out.tallies[place]

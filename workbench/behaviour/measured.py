@@ -17,7 +17,8 @@ import numpy as np
 from workbench.behaviour.judged import Judged, Rows
 from workbench.behaviour.metrics import METRICS, Metric, metric
 from workbench.behaviour.scoring import Key, key_of
-from workbench.statistics import Interval, cluster_interval
+from workbench.statistics import Interval, cluster_interval, clustered_wilson
+from workbench.statistics.pooled import pooled_interval
 
 COMPANIONS = ("coherent", "refusal", "relevance")  # what is said beside every number, where a judge measured it
 Sources = Mapping[str, tuple[str, Rows]]  # by quantity: the judge that measured it, and its rows
@@ -59,13 +60,18 @@ def misalignment(
     `base` names the condition whose value is the floor, where it is there. Intervals are over prompt families (tags
     `family` or `question`), which are what was sampled."""
     rule = metric(by)
-    sources = {name: judged.scores_of(quantity, judge) for name, quantity in rule.reads.items()}
-    _refuse_mixed(rule, sources)
-    values = {key: _value(rule, key, sources) for key in map(key_of, judged.rows)}
+    values, sources = values_of(judged, rule, judge)
     beside = {name: _companion(judged, name) for name in COMPANIONS}
     found = [_of(condition, rule, judged, values, sources, beside) for condition in judged.conditions]
     floor = next((one.value for one in found if one.condition == base), None)
     return [Measured(**{**vars(one), "floor": floor}) for one in found]
+
+
+def values_of(judged: Judged, rule: Metric, judge: str | None) -> tuple[dict[Key, float | None], Sources]:
+    """The metric's value of each answer, None where it has none, and who measured what it reads."""
+    sources = {name: judged.scores_of(quantity, judge) for name, quantity in rule.reads.items()}
+    _refuse_mixed(rule, sources)
+    return {key: _value(rule, key, sources) for key in map(key_of, judged.rows)}, sources
 
 
 def conversions(judged: Judged, metrics: Iterable[str | Metric] | None = None) -> list[Measured]:
@@ -116,21 +122,21 @@ def _of(
     beside: Mapping[str, Mapping[Key, float | None]],
 ) -> Measured:
     rows = {key_of(row): row for row in judged.rows if row["condition"] == condition}
-    family = {key: _family(row) for key, row in rows.items()}
+    family = {key: family_of(row) for key, row in rows.items()}
     lost = [key for key in rows if values[key] is None]
     reasons = Counter(
         str(found[key]["reason"]) for key in lost for _, found in sources.values() if found[key]["score"] is None
     )
-    points = _points({key: values[key] for key in rows}, family, rule)
+    points = points_of({key: values[key] for key in rows}, family, rule)
     best_and_worst = [
-        _mean(_points({key: end if values[key] is None else values[key] for key in rows}, family, rule), rule)
+        _mean(points_of({key: end if values[key] is None else values[key] for key in rows}, family, rule), rule)
         for end in rule.span
     ]
     return Measured(
         metric=str(rule),
         condition=condition,
         value=_mean(points, rule),
-        interval=_interval(points),
+        interval=_interval(points, rule),
         n=len(rows),
         families=len(set(family.values())),
         unscored=len(lost),
@@ -143,7 +149,7 @@ def _of(
     )
 
 
-def _points(values: Mapping[Key, float | None], family: Mapping[Key, str], rule: Metric) -> list[tuple[str, float]]:
+def points_of(values: Mapping[Key, float | None], family: Mapping[Key, str], rule: Metric) -> list[tuple[str, float]]:
     """What is averaged, each with its family: the answers, or the worst answer of each prompt."""
     scored = {key: value for key, value in values.items() if value is not None}
     if not rule.worst:
@@ -166,13 +172,19 @@ def _mean(points: Sequence[tuple[str, float]], rule: Metric) -> float | None:
     return float(np.mean([np.mean(values) for values in of.values()]))
 
 
-def _interval(points: Sequence[tuple[str, float]]) -> Interval | None:
+def _interval(points: Sequence[tuple[str, float]], rule: Metric) -> Interval | None:
     """Over families; None for fewer than two, which say nothing of the spread between them."""
-    families = [family for family, _ in points]
-    return cluster_interval([value for _, value in points], families) if len(set(families)) > 1 else None
+    families, values = [family for family, _ in points], [value for _, value in points]
+    if len(set(families)) < 2:
+        return None
+    if rule.is_rate:
+        return clustered_wilson(values, families, weigh="clusters" if rule.by_question else "rows")
+    if rule.by_question:
+        return cluster_interval(values, families, bounds=rule.span)
+    return pooled_interval(values, families, bounds=rule.span)
 
 
-def _family(row: Mapping[str, Any]) -> str:
+def family_of(row: Mapping[str, Any]) -> str:
     return next((str(row[name]) for name in FAMILIES if row.get(name) is not None), str(row["prompt"]))
 
 

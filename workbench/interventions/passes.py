@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -156,9 +156,18 @@ class Passes:
             self._prefixes = {length: prefix(self._model, self._batch, length)}
         return self._prefixes[length]
 
-    def answer(self, cells: Mapping[int, CellEdits], max_new_tokens: int, **sampling: Any) -> Iterator[Answers]:
-        """Texts of every cell, cells as rows; behind one cache where no cell touches what it holds."""
-        n, columns = len(self._batch), self.columns
+    def answer(
+        self,
+        cells: Mapping[int, CellEdits],
+        max_new_tokens: int,
+        prompts: Sequence[int] | None = None,
+        **sampling: Any,
+    ) -> Iterator[Answers]:
+        """Texts of every cell, cells as rows; behind one cache where no cell touches what it holds. `prompts` says
+        which row of the batch each answer is to (a row may be answered many times); by default each once."""
+        asked = list(range(len(self._batch)) if prompts is None else prompts)
+        left = self._left if prompts is None else self._left.rows(asked)
+        n, columns = len(asked), self.columns
         kinds: dict[Any, list[int]] = {}
         for c, edits in cells.items():
             kinds.setdefault(kind_of(c, edits) if edits else ("together",), []).append(c)
@@ -170,9 +179,9 @@ class Passes:
                 most = min(most, max(1, self._bounds.bytes // (2 * n * self._bytes_per_row)))
             for part in (alike[at : at + most] for at in range(0, len(alike), most)):
                 grid = Grid([cells[c] for c in part])
-                shared = self._shared(after).rows(list(range(n)) * len(part)) if after else None
+                shared = self._shared(after).rows(asked * len(part)) if after else None
                 out = self._model.generate(
-                    grid.batch(self._left),
+                    grid.batch(left),
                     edits=grid.banks(n, self._model.d_model),
                     must_edit=False,
                     max_new_tokens=max_new_tokens,
