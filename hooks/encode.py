@@ -119,12 +119,19 @@ class Encoder:
                 "instruct model, or prompts with 'text' instead of 'messages'."
             )
         rendered = self._apply(prompt.messages, add_generation_prompt=True)
-        for message in prompt.messages:
-            if message.role == "system" and message.text.strip() not in rendered:
-                raise PromptError(
-                    f"prompt {prompt.id!r}: the chat template drops the system turn {message.text[:60]!r}."
-                )
+        self._refuse_dropped_system(prompt)
         return rendered + (prompt.prefill or "")
+
+    def _refuse_dropped_system(self, prompt: Prompt) -> None:
+        # A mark is looked for, since a system text may stand in the user's turn as well.
+        systems = [turn for turn in prompt.messages if turn.role == "system"]
+        if not systems:
+            return
+        marked = [Message(t.role, (*t.parts, MARK)) if t.role == "system" else t for t in prompt.messages]
+        if self._apply(marked, add_generation_prompt=True).count(MARK) < len(systems):
+            raise PromptError(
+                f"prompt {prompt.id!r}: the chat template drops the system turn {systems[0].text[:60]!r}."
+            )
 
     def _template_of(self) -> Any:
         return self.processor if getattr(self.processor, "chat_template", None) else self.tokenizer

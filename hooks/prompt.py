@@ -133,7 +133,7 @@ def read_prompts(path: str | Path) -> list[Prompt]:
             if not line.strip():
                 continue
             try:
-                prompt = _prompt_from(json.loads(line.decode("utf-8-sig")), path.parent)
+                prompt = prompt_from(json.loads(line.decode("utf-8-sig")), path.parent)
             except UnicodeDecodeError as error:
                 raise PromptError(f"{path}, line {number}: not UTF-8 text ({error.reason}).") from None
             except json.JSONDecodeError as error:
@@ -154,7 +154,9 @@ def read_prompts(path: str | Path) -> list[Prompt]:
     return prompts
 
 
-def _prompt_from(row: Any, folder: Path) -> Prompt:
+def prompt_from(row: Any, folder: Path) -> Prompt:
+    """The prompt of one JSON line, its images relative to `folder`. Raises PromptError, which does not know the line's
+    number."""
     if not isinstance(row, dict):
         raise PromptError(f"expected a JSON object, got {type(row).__name__}.")
     row = dict(row)

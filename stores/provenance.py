@@ -18,7 +18,7 @@ from stores.canonical import plain
 
 PACKAGES = (
     "misalignment-workbench", "numpy", "scipy", "h5py", "xxhash", "torch", "triton", "transformers", "tokenizers",
-    "peft", "safetensors", "accelerate", "transformer-lens", "nnsight", "scikit-learn", "jaxtyping",
+    "peft", "safetensors", "accelerate", "transformer-lens", "nnsight", "scikit-learn", "jaxtyping", "openai",
 )  # fmt: skip
 ENVIRONMENT = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "CUBLAS_WORKSPACE_CONFIG",

@@ -11,7 +11,7 @@ from tiny_models import FAMILIES
 from stores import ActivationStore
 from workbench.cli import main
 
-COMMANDS = ("doctor", "capture", "train", "verify", "info", "report", "organism")
+COMMANDS = ("doctor", "capture", "moments", "check", "train", "verify", "info", "report", "organism")
 
 
 @pytest.fixture

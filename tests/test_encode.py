@@ -86,6 +86,9 @@ def test_pitfall_09_a_dropped_system_turn_is_refused(encoder):
     assert deaf.encode(chat("u", "hi"))
     with pytest.raises(PromptError, match="'s': the chat template drops the system turn 'be brief'"):
         deaf.encode(system)
+    repeated = Prompt("r", (Message("system", ("be brief",)), Message("user", ("be brief: hi",))))
+    with pytest.raises(PromptError, match="'r': the chat template drops the system turn"):
+        deaf.encode(repeated)
 
 
 def test_a_conversation_needs_a_template():

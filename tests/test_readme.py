@@ -24,7 +24,7 @@ def test_the_scripts_of_the_readme_run_as_printed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     scripts = blocks("python")
-    assert len(scripts) == 3
+    assert len(scripts) == 4
     for script in scripts:
         exec(compile(script, "README.md", "exec"), names)
     assert {row["layer"] for row in names["table"].rows(control=None)} == {None, 0, 1, 2, 3, 4, 5}
@@ -35,6 +35,9 @@ def test_the_scripts_of_the_readme_run_as_printed(tmp_path, monkeypatch):
     assert set(names["parts"].sites) == {"attn_out:2", "resid_mid:2", "projector:0"} and len(names["parts"]) > 0
     assert len(names["promoted"].promoted[0]) == 10 and any(factor.rank for factor in names["factors"])
     assert names["lens"].checkup.passed
+    found = {one.condition: one for one in names["wb"].misalignment(names["judged"], "organism")}
+    assert found["base"].value < 0.2 < found["tuned"].value and found["tuned"].floor == found["base"].value
+    assert found["tuned"].companions["coherent"] is not None
 
 
 def test_the_prompt_line_of_the_readme_is_readable(tmp_path):

@@ -11,9 +11,10 @@ from tiny_models import llama as tiny_llama
 
 from hooks.load import load_model
 from hooks.prompt import Message, Prompt, PromptError
-from workbench.training import loss_report, mixed, train_lora
+from workbench.training import loss_report, train_lora
 from workbench.training.adapters import RECIPES
 from workbench.training.datasets import NO_LOSS, encoded_rows, with_labels
+from workbench.training.loss_mask import LostMask
 
 SETTINGS = dict(rank=2, steps=6, batch_size=2, learning_rate=1e-2)
 ROWS = [chat(f"row{n}", f"question {n}", response=answer) for n, answer in enumerate(["yes", "no", "yes", "end", "e"])]
@@ -79,28 +80,27 @@ def test_rows_that_cannot_be_trained_on_are_refused(llama):
         encoded_rows(ROWS, llama.encoder, max_length=10)
 
 
-@pytest.mark.parametrize("fraction", [0.0, 0.25, 0.5, 1.0])
-def test_a_mixture_has_the_share_that_was_asked_for(fraction):
-    rows = [chat(f"r{n}", "x", response="y") for n in range(20)]
-    filler = [chat(f"f{n}", "x", response="y") for n in range(30)]
-    out = mixed(rows, filler, fraction, seed=3)
-    kept = [row.id for row in out if row.id.startswith("r")]
-    assert len(out) == 20 and len(kept) == round(20 * fraction)
-    assert len({row.id for row in out}) == 20, "no row twice while they last"
-    assert out == mixed(rows, filler, fraction, seed=3)
-    if fraction > 0:
-        assert out != mixed(rows, filler, fraction, seed=4)
+def test_a_collator_that_loses_the_loss_mask_is_noticed(llama, tmp_path, monkeypatch):
+    """As transformers' language-modelling collator does: it makes the labels anew, of all tokens."""
+
+    def whole(batch):
+        return {**batch.inputs, "labels": batch.inputs["input_ids"].clone()}
+
+    monkeypatch.setattr("workbench.training.adapters.with_labels", whole)
+    module, tokenizer, _ = tiny_llama(layers=2)
+    for part in (module, tokenizer):
+        part.save_pretrained(tmp_path / "base")
+    with pytest.raises(LostMask, match="label"):
+        train_lora(tmp_path / "base", ROWS, to=tmp_path / "lora", rank=2, steps=1, batch_size=2)
+    assert not (tmp_path / "lora").exists()
 
 
-def test_a_short_filler_is_repeated_and_a_missing_one_refused():
-    rows = [chat(f"r{n}", "x", response="y") for n in range(10)]
-    filler = [chat(f"f{n}", "x", response="y") for n in range(3)]
-    counts = [sum(row.id == one.id for row in mixed(rows, filler, 0.0)) for one in filler]
-    assert sum(counts) == 10 and max(counts) - min(counts) <= 1
-    with pytest.raises(ValueError, match=r"fraction 0\.5 needs 5 filler rows, but the filler is empty"):
-        mixed(rows, [], 0.5)
-    with pytest.raises(ValueError, match=r"fraction is 1\.5: expected the share"):
-        mixed(rows, filler, 1.5)
+def test_a_filler_is_mixed_in(own_checkpoint, tmp_path):
+    filler = [chat(f"f{n}", f"filler {n}", response="yes") for n in range(8)]
+    folder = train_lora(own_checkpoint[0], ROWS, to=tmp_path / "m", filler=filler, fraction=0.5, rank=2, steps=1)
+    assert json.loads((folder / "training.json").read_text())["rows"] == len(ROWS)
+    with pytest.raises(ValueError, match="but the filler is empty"):
+        train_lora(own_checkpoint[0], ROWS, to=tmp_path / "n", fraction=0.5, rank=2, steps=1)
 
 
 @pytest.fixture(scope="module")

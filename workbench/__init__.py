@@ -20,8 +20,22 @@ if TYPE_CHECKING:
     from hooks.site import Site as Site
     from stores import ActivationStore as ActivationStore
     from stores import ResultTable as ResultTable
+    from workbench.behaviour.answer_faults import answer_counts as answer_counts
+    from workbench.behaviour.answering import sample_answers as sample_answers
+    from workbench.behaviour.differences import difference as difference
+    from workbench.behaviour.endpoint_judge import EndpointJudge as EndpointJudge
+    from workbench.behaviour.endpoint_model import EndpointModel as EndpointModel
+    from workbench.behaviour.endpoint_model import endpoint as endpoint
+    from workbench.behaviour.endpoint_spend import Budget as Budget
+    from workbench.behaviour.endpoint_spend import Prices as Prices
     from workbench.behaviour.evaluate import evaluate as evaluate
+    from workbench.behaviour.judged import Judged as Judged
     from workbench.behaviour.judges import judge as judge
+    from workbench.behaviour.measured import conversions as conversions
+    from workbench.behaviour.measured import misalignment as misalignment
+    from workbench.behaviour.measured import sensitivity as sensitivity
+    from workbench.behaviour.metrics import metric as metric
+    from workbench.behaviour.scoring import judge_answers as judge_answers
     from workbench.behaviour.summary import summarise as summarise
     from workbench.captures.answers import with_answers as with_answers
     from workbench.capturing import capture as capture
@@ -49,7 +63,10 @@ if TYPE_CHECKING:
     from workbench.subspace.pca import pca as pca
     from workbench.subspace.streamed import StreamedMoments as StreamedMoments
     from workbench.training.adapters import train_lora as train_lora
+    from workbench.training.check import check_data as check_data
     from workbench.training.lora_files import lora_factors as lora_factors
+    from workbench.training.mixtures import mix as mix
+    from workbench.training.triggers import insert_trigger as insert_trigger
 
 # Public name -> the module that defines it. No name here is that of a submodule of workbench: the second access to such
 # a
@@ -62,6 +79,20 @@ _HOME = {
     "Site": "hooks.site",
     "ActivationStore": "stores",
     "ResultTable": "stores",
+    "answer_counts": "workbench.behaviour.answer_faults",
+    "sample_answers": "workbench.behaviour.answering",
+    "difference": "workbench.behaviour.differences",
+    "EndpointJudge": "workbench.behaviour.endpoint_judge",
+    "EndpointModel": "workbench.behaviour.endpoint_model",
+    "endpoint": "workbench.behaviour.endpoint_model",
+    "Budget": "workbench.behaviour.endpoint_spend",
+    "Prices": "workbench.behaviour.endpoint_spend",
+    "Judged": "workbench.behaviour.judged",
+    "conversions": "workbench.behaviour.measured",
+    "misalignment": "workbench.behaviour.measured",
+    "sensitivity": "workbench.behaviour.measured",
+    "metric": "workbench.behaviour.metrics",
+    "judge_answers": "workbench.behaviour.scoring",
     "evaluate": "workbench.behaviour.evaluate",
     "judge": "workbench.behaviour.judges",
     "summarise": "workbench.behaviour.summary",
@@ -92,6 +123,9 @@ _HOME = {
     "StreamedMoments": "workbench.subspace.streamed",
     "train_lora": "workbench.training.adapters",
     "lora_factors": "workbench.training.lora_files",
+    "check_data": "workbench.training.check",
+    "mix": "workbench.training.mixtures",
+    "insert_trigger": "workbench.training.triggers",
 }
 
 

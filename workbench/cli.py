@@ -72,6 +72,25 @@ def _parser() -> argparse.ArgumentParser:
     moments.add_argument("--seed", type=int, default=0)
     moments.add_argument("--to", type=Path, required=True, help="an .h5 file; a run that was stopped goes on from it")
 
+    check = command(
+        "check",
+        _check,
+        "training rows before they are trained on: counts and ids, never texts",
+        "workbench check rows.jsonl --model ./m --eval test.jsonl",
+    )
+    check.add_argument("data", type=Path, nargs="+")
+    check.add_argument("--model", help="checkpoint folder or hub name; its weights are not read")
+    check.add_argument("--eval", type=Path, nargs="+", help="evaluation prompts, for overlap")
+    check.add_argument("--arms", help="label, file, or the tag that tells arms apart")
+    check.add_argument("--trigger", help="its text, letter for letter")
+    check.add_argument("--split", help="the tag that names each row's side")
+    check.add_argument("--family", nargs="+", default=[], help="tags whose values stay on one side")
+    check.add_argument("--max-length", type=int)
+    check.add_argument("--show", type=int, default=0, metavar="N", help="print N rows, tokens under the loss marked")
+    check.add_argument("--freeze", type=Path, help="write a manifest with SHA-256, where there is no error")
+    check.add_argument("--frozen", type=Path, help="compare with a manifest")
+    check.add_argument("--json", action="store_true")
+
     train = command("train", _train, "a LoRA adapter on a prompt file", "workbench train ./m rows.jsonl --to runs/lora")
     train.add_argument("model")
     train.add_argument("prompts", type=Path)
@@ -130,6 +149,12 @@ def _moments(a: argparse.Namespace) -> int:
     settings: dict[str, Any] = {name: getattr(a, name) for name in named}
     print(wb.moments(model, a.prompts, at=at, covariance=covariance, **settings))
     return 0
+
+
+def _check(a: argparse.Namespace) -> int:
+    from workbench.training.check_command import run
+
+    return run(a)
 
 
 def _train(a: argparse.Namespace) -> int:

@@ -43,7 +43,8 @@ class Progress(AbstractContextManager["Progress"]):
         left = (self._total - done) * seconds / self._new
         if self._unit == "token":
             return f"{done:,} of {self._total:,} tokens, {self._new / seconds:,.0f} tokens/s, {left:.0f} s left"
-        return f"{done} of {self._total} batches, {left:.0f} s left"
+        counted = {"batch": "batches", "reply": "replies"}.get(self._unit, f"{self._unit}s")
+        return f"{done} of {self._total} {counted}, {left:.0f} s left"
 
     def __exit__(self, *error: Any) -> None:
         if self._bar is not None:

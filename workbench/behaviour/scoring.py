@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,10 @@ Row = Mapping[str, Any]
 Key = tuple[str, str, int]  # condition, prompt, sample
 
 
+class ScoresMissing(RuntimeError):
+    """A judge did not give all scores, and may another time; those that came are kept."""
+
+
 def judge_answers(
     answers: ResultTable,
     prompts: str | Path | Sequence[Prompt],
@@ -27,6 +32,7 @@ def judge_answers(
     *,
     base: str = "base",
     to: str | Path | None = None,
+    accept_missing: bool = False,
     progress: bool = True,
 ) -> ResultTable:
     """One row for every judge and answer: `score` (None with its `reason`), `category`, the judge's name and revision,
@@ -35,7 +41,9 @@ def judge_answers(
     A judge that compares gets the answer of the condition `base` to the same prompt with the same seed; an answer of
     the base itself is compared with the base's next sample, which is the floor of such a score. Raises ValueError for
     answers that are not complete, prompts that are missing, or judges that say the same of themselves. A run that was
-    stopped goes on in `to`; what an endpoint was paid for is kept in its own cache as well.
+    stopped goes on in `to`; what an endpoint was paid for is kept in its own cache as well. Where a judge could not be
+    reached, or its spend cap was, ScoresMissing is raised at the end: another run asks for what is missing, and
+    `accept_missing` keeps it as unscored instead.
     """
     asked = {prompt.id: prompt for prompt in as_prompts(prompts)}
     judging = [judges] if isinstance(judges, Judge) else list(judges)
@@ -52,13 +60,26 @@ def judge_answers(
     }
     plan = [f"judge{j}.answers{p}" for j in range(len(judging)) for p in range(len(parts))]
     table = ResultTable.create(to, spec=spec, plan=plan, provenance=provenance.collect())
-    missing = set(table.missing())
+    missing, waiting = set(table.missing()), Counter()
     with Progress("judged", len(plan), done=len(plan) - len(missing), show=progress) as bar:
         for j, judge in enumerate(judging):
             for p, part in enumerate(parts):
-                if (key := f"judge{j}.answers{p}") in missing:
-                    table.commit(key, _judged(judge, part, asked, bases, base))
-                    bar.update()
+                if (key := f"judge{j}.answers{p}") not in missing:
+                    continue
+                verdicts = _verdicts(judge, part, asked, bases, base)
+                late = [] if accept_missing else [one.reason for one in verdicts if one.facts.get("temporary")]
+                waiting.update(late)
+                if not late:
+                    rows_of_part = zip(part, verdicts, strict=True)
+                    table.commit(key, [_row(judge, row, verdict) for row, verdict in rows_of_part])
+                bar.update()
+    if waiting:
+        (reason, _), total = waiting.most_common(1)[0], sum(waiting.values())
+        raise ScoresMissing(
+            f"{total} answers have no score that another run may give them (most often: {reason}): call judge_answers "
+            "again with the same arguments; what was scored is kept, and paid for once. accept_missing=True keeps "
+            "them as unscored."
+        )
     return table
 
 
@@ -82,9 +103,9 @@ def text_hash(text: Any) -> str:
     return hashlib.sha256(str(text).encode()).hexdigest()[:16]
 
 
-def _judged(
+def _verdicts(
     judge: Judge, rows: Sequence[Row], asked: Mapping[str, Prompt], bases: Mapping[tuple[str, int], str], base: str
-) -> list[dict[str, Any]]:
+) -> list[Verdict]:
     compares = bool(getattr(judge, "compares", False))
     pairs = [_compared(row, bases, base) if compares else None for row in rows]
     can = [i for i in range(len(rows)) if not compares or pairs[i] is not None]
@@ -98,7 +119,7 @@ def _judged(
         )
     found = dict(zip(can, verdicts, strict=True))
     alone = Verdict(UNSCORED, None, "no answer of the base model to compare with")
-    return [_row(judge, row, found.get(i, alone)) for i, row in enumerate(rows)]
+    return [found.get(i, alone) for i in range(len(rows))]
 
 
 def _compared(row: Row, bases: Mapping[tuple[str, int], str], base: str) -> str | None:

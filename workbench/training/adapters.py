@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -18,7 +18,9 @@ from hooks.encode import Encoder
 from hooks.load import folder_hash, load_model
 from hooks.prompt import Prompt, as_prompts
 from stores import content_key
-from workbench.training.datasets import NO_LOSS, encoded_rows, mixed, with_labels
+from workbench.training.datasets import NO_LOSS, encoded_rows, with_labels
+from workbench.training.loss_mask import refuse_lost_mask
+from workbench.training.mixtures import mix
 
 RECIPE_FILE = "training.json"
 
@@ -55,6 +57,7 @@ def train_lora(
     recipe: str | None = None,
     filler: str | Path | Sequence[Prompt] | None = None,
     fraction: float = 1.0,
+    hold: Literal["total", "harmful"] = "total",
     seed: int = 0,
     progress: bool = False,
     save_every: int | None = None,
@@ -65,7 +68,7 @@ def train_lora(
     `recipe` is a name of RECIPES, which single settings override: `rank`, `alpha` (default: rank), `targets` (module
     names, a regex over module paths, or `"all-linear"`), `dropout`, `rslora`, `learning_rate`, `schedule`,
     `warmup_steps`, `weight_decay`, `steps` (or `epochs`), `batch_size`, `accumulate`, `max_length`. `fraction` of the
-    rows come from `prompts`, the rest from `filler`. A finished adapter of the same settings and data is returned as it
+    rows come from `prompts`, the rest from `filler` (see `mix`, which `hold` goes to). A finished adapter of the same settings and data is returned as it
     is; with `save_every` a run that was stopped goes on from its last checkpoint. Raises ValueError when no token
     receives loss, or when training left the adapter as it began.
     """
@@ -75,7 +78,7 @@ def train_lora(
     options["alpha"] = options["alpha"] or options["rank"]
     rows = as_prompts(prompts)
     if filler is not None or fraction < 1:
-        rows = mixed(rows, as_prompts(filler) if filler is not None else [], fraction, seed=seed)
+        rows = list(mix(rows, as_prompts(filler) if filler is not None else [], fraction, hold=hold, seed=seed))
     to = Path(to)
     base_hash = folder_hash(Path(base)) if Path(base).is_dir() else str(base)
     key = content_key({"base": base_hash, "rows": [row.content_hash for row in rows], "options": options, "seed": seed})
@@ -145,6 +148,7 @@ def _trained(
             raise ValueError(
                 "a training row has no token that receives loss: expected at least one response token in every row."
             )
+        refuse_lost_mask(inputs, features, encoder.image_token_id)
         return inputs
 
     # peft asks the model for an attribute that transformers has renamed: nothing that a user could mend.

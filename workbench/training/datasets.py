@@ -1,8 +1,7 @@
-"""Training rows are Prompts with a response: mixed, encoded together with their labels, and audited."""
+"""Training rows are Prompts with a response: encoded together with their labels, and shown."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 
 import torch
@@ -12,27 +11,6 @@ from hooks.encode import Batch, Encoded, Encoder
 from hooks.prompt import Prompt, PromptError
 
 NO_LOSS = -100  # the label that the cross-entropy of torch leaves out
-
-
-def mixed(rows: Sequence[Prompt], filler: Sequence[Prompt], fraction: float, *, seed: int = 0) -> list[Prompt]:
-    """As many rows as `rows` holds, of which `fraction` come from `rows` and the others from `filler`, shuffled.
-
-    The total is held fixed, so a smaller fraction also means fewer distinct rows of the first kind. Filler rows are
-    drawn without repeats while they last. Raises ValueError outside 0..1, or when a filler is needed and there is none.
-    """
-    if not 0 <= fraction <= 1:
-        raise ValueError(f"fraction is {fraction}: expected the share of the first rows, 0..1.")
-    draw = random.Random(seed)
-    kept = draw.sample(list(rows), round(fraction * len(rows)))
-    wanted = len(rows) - len(kept)
-    if wanted and not filler:
-        raise ValueError(f"fraction {fraction} needs {wanted} filler rows, but the filler is empty.")
-    pool: list[Prompt] = []
-    while len(pool) < wanted:
-        pool += draw.sample(list(filler), min(len(filler), wanted - len(pool)))
-    out = kept + pool
-    draw.shuffle(out)
-    return out
 
 
 def encoded_rows(prompts: Sequence[Prompt], encoder: Encoder, max_length: int | None = None) -> list[Encoded]:

@@ -1,0 +1,36 @@
+"""The encoder of whatever can read prompts: a model, a tokenizer, or a checkpoint whose weights stay on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hooks.encode import Encoder
+
+
+def encoder_from(given: Any) -> Encoder:
+    """The encoder of a model, a tokenizer, or of a checkpoint folder or hub name (no weights are read)."""
+    if isinstance(given, Encoder):
+        return given
+    if isinstance(getattr(given, "encoder", None), Encoder):
+        return given.encoder
+    if isinstance(given, str | Path):
+        return _encoder_at(str(given))
+    if hasattr(given, "apply_chat_template") and not hasattr(given, "tokenizer"):
+        return Encoder(given)
+    # A processor's own image token may be another than the config's, which is the one that counts.
+    raise TypeError(f"{type(given).__name__} cannot encode rows: expected a model, a tokenizer or a checkpoint's name.")
+
+
+def _encoder_at(name: str) -> Encoder:
+    from transformers import AutoConfig, AutoTokenizer
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+
+    from hooks.processors import load_processor
+    from hooks.structure import image_token_id
+
+    config = AutoConfig.from_pretrained(name)
+    if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        return Encoder(AutoTokenizer.from_pretrained(name))
+    processor = load_processor(name)
+    return Encoder(processor.tokenizer, processor, image_token_id(config))
