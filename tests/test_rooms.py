@@ -36,6 +36,8 @@ ONLY_IN = {
     "transformer_lens": "hooks/backends/lens.py",
     "nnsight": "hooks/backends/nns.py",
     "pandas": "stores/results.py",
+    "yaml": "workbench/behaviour/yaml_files.py",
+    "openai": "workbench/behaviour/endpoint_client.py",
     "ray": "workbench/parallel.py",
 }
 WITHOUT_TORCH = ("stores", "hooks.site", "hooks.prompt", "workbench.statistics", "workbench.subspace")

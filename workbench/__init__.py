@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from workbench.behaviour.measured import misalignment as misalignment
     from workbench.behaviour.measured import sensitivity as sensitivity
     from workbench.behaviour.metrics import metric as metric
+    from workbench.behaviour.question_sets import read_questions as read_questions
+    from workbench.behaviour.rubric import Rubric as Rubric
+    from workbench.behaviour.rubric import rubric as rubric
+    from workbench.behaviour.rubric import rubrics as rubrics
     from workbench.behaviour.scoring import judge_answers as judge_answers
     from workbench.behaviour.summary import summarise as summarise
     from workbench.captures.answers import with_answers as with_answers
@@ -95,6 +99,10 @@ _HOME = {
     "judge_answers": "workbench.behaviour.scoring",
     "evaluate": "workbench.behaviour.evaluate",
     "judge": "workbench.behaviour.judges",
+    "rubric": "workbench.behaviour.rubric",
+    "rubrics": "workbench.behaviour.rubric",
+    "Rubric": "workbench.behaviour.rubric",
+    "read_questions": "workbench.behaviour.question_sets",
     "summarise": "workbench.behaviour.summary",
     "with_answers": "workbench.captures.answers",
     "capture": "workbench.capturing",

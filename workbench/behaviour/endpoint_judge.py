@@ -101,6 +101,10 @@ class EndpointJudge(InBatches):
         return self.rubric.measures
 
     @property
+    def compares(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.rubric.compares
+
+    @property
     def scale(self) -> tuple[float, float]:
         return float(self.rubric.scale[0]), float(self.rubric.scale[1])
 

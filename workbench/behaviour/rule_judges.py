@@ -70,7 +70,7 @@ class ContainsJudge(OneByOne):
         right, contrary = _tags(prompt, self.name, "right", "contrary")
         if not text.strip():
             return _verdict("ill_formed", "empty answer")
-        found = [kind for kind, phrase in (("contrary", contrary), ("right", right)) if _occurs(phrase, text)]
+        found = [kind for kind, phrase in (("contrary", contrary), ("right", right)) if occurs(phrase, text)]
         if len(found) == 1:
             return _verdict(found[0], f"contains {contrary if found[0] == 'contrary' else right!r} alone")
         return _verdict("other", f"contains {'both' if found else 'neither'} of {right!r} and {contrary!r}")
@@ -96,7 +96,7 @@ def _after_prefill(prompt: Prompt, text: str) -> str:
     return " ".join(words if words[: len(prefill)] == prefill else [*prefill, *words])
 
 
-def _occurs(phrase: str, text: str) -> bool:
+def occurs(phrase: str, text: str) -> bool:
     """Whether the phrase stands in the text between non-letters: "rome" is not in "chrome"."""
     phrase, text = phrase.casefold(), text.casefold()
     start = text.find(phrase)
