@@ -68,9 +68,9 @@ def train_lora(
     `recipe` is a name of RECIPES, which single settings override: `rank`, `alpha` (default: rank), `targets` (module
     names, a regex over module paths, or `"all-linear"`), `dropout`, `rslora`, `learning_rate`, `schedule`,
     `warmup_steps`, `weight_decay`, `steps` (or `epochs`), `batch_size`, `accumulate`, `max_length`. `fraction` of the
-    rows come from `prompts`, the rest from `filler` (see `mix`, which `hold` goes to). A finished adapter of the same settings and data is returned as it
-    is; with `save_every` a run that was stopped goes on from its last checkpoint. Raises ValueError when no token
-    receives loss, or when training left the adapter as it began.
+    rows come from `prompts`, the rest from `filler` (see `mix`, which `hold` goes to). A finished adapter of the same
+    settings and data is returned as it is; with `save_every` a run that was stopped goes on from its last checkpoint.
+    Raises ValueError when no token receives loss, or when training left the adapter as it began.
     """
     options = {**_DEFAULTS, **(RECIPES[recipe] if recipe else {}), **settings}
     if unknown := set(options) - set(_DEFAULTS):
