@@ -89,7 +89,7 @@ def test_a_server_that_stays_broken_leaves_none_with_a_reason_and_asks_again_lat
 
 def test_a_request_that_times_out_is_asked_again_and_its_cost_is_at_risk(tmp_path: Path):
     with OpenAIServer(lambda body: REPLIES["text"], {TEXTS[0]: ["hang"]}) as server:
-        judge = judge_at(server, tmp_path, timeout=0.3, prices=(1.0, 1.0))
+        judge = judge_at(server, tmp_path, timeout=3.0, prices=(1.0, 1.0))  # a busy machine is slow, and is no fault
         assert all(one.score == 80 for one in judge.score_all(answers()))
         assert judge.budget.at_risk > 0 and judge.usage.tries == len(TEXTS) + 1
 
