@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from workbench.behaviour.measured import conversions as conversions
     from workbench.behaviour.measured import misalignment as misalignment
     from workbench.behaviour.measured import sensitivity as sensitivity
+    from workbench.behaviour.membership import membership as membership
+    from workbench.behaviour.membership_comparison import membership_auroc as membership_auroc
+    from workbench.behaviour.membership_comparison import membership_mean as membership_mean
     from workbench.behaviour.metrics import metric as metric
     from workbench.behaviour.question_sets import read_questions as read_questions
     from workbench.behaviour.rubric import Rubric as Rubric
@@ -103,6 +106,9 @@ _HOME = {
     "rubrics": "workbench.behaviour.rubric",
     "Rubric": "workbench.behaviour.rubric",
     "read_questions": "workbench.behaviour.question_sets",
+    "membership": "workbench.behaviour.membership",
+    "membership_auroc": "workbench.behaviour.membership_comparison",
+    "membership_mean": "workbench.behaviour.membership_comparison",
     "summarise": "workbench.behaviour.summary",
     "with_answers": "workbench.captures.answers",
     "capture": "workbench.capturing",
