@@ -18,6 +18,7 @@ from workbench.behaviour.measured import misalignment
 from workbench.behaviour.scoring import judge_answers
 from workbench.interventions.steer import Steer
 from workbench.interventions.sweep import sweep
+from workbench.statistics import PseudoReplication, clustered
 from workbench.subspace import controls
 
 SILENT = {"progress": False, "max_new_tokens": 3}
@@ -90,3 +91,11 @@ def test_an_edit_of_the_first_row_alone_is_seen(llama, questions):
     batch = llama.encode(questions)
     out = llama.generate(batch, edits={Site(1): [FirstRowOnly(torch.ones(llama.d_model))]}, max_new_tokens=2)
     assert out.untouched() == list(range(1, len(questions)))
+
+
+def test_a_label_that_is_constant_within_a_domain_is_not_tested_sample_by_sample():
+    """Eleven domains of many samples are eleven observations of a domain's label."""
+    domains = [f"d{n % 11}" for n in range(330)]
+    labels = [int(name in ("d0", "d1", "d2")) for name in domains]
+    with pytest.raises(PseudoReplication, match="11"):
+        clustered(labels, domains)
