@@ -6,7 +6,9 @@ from judged_samples import PROMPTS, FromTable, answers_table
 
 from workbench.behaviour.differences import difference
 from workbench.behaviour.judged import Judged
+from workbench.behaviour.measured import misalignment
 from workbench.behaviour.scoring import judge_answers
+from workbench.behaviour.summary import summarise
 from workbench.statistics import paired_bootstrap
 
 rng = np.random.default_rng(3)
@@ -77,3 +79,15 @@ def test_what_cannot_be_compared_is_refused():
     one = {text: (score if " q0 " in text else None) for text, score in ALIGNED.items()}
     with pytest.raises(ValueError, match="1 prompt families have answers with scores on both sides"):
         difference(judged(one), "paper_b", "tuned")
+
+
+def test_what_was_found_becomes_entries_of_the_summary():
+    found = judged(ALIGNED | {"tuned q0 0": None})
+    base, tuned, apart = summarise([*misalignment(found, "paper_b"), difference(found, "paper_b", "tuned")], target="x")
+    assert (base["condition"], tuned["condition"], apart["condition"]) == ("base", "tuned", "tuned - base")
+    assert tuned["n"] == 10 and tuned["unscored"] == 1 and tuned["bounds"][0] <= tuned["value"] <= tuned["bounds"][1]
+    assert tuned["judges"] == {"aligned": "hf:stand-in@r1"} and tuned["floor"] == base["value"]
+    assert tuned["interval"][0] <= tuned["value"] <= tuned["interval"][1] and tuned["target"] == "x"
+    assert apart["n"] == 9 and apart["dropped"] == 1 and 0 < apart["test"]["p"] <= 1
+    with pytest.raises(ValueError, match=r"summarise\(str\) needs a condition"):
+        summarise("something")

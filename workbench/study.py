@@ -20,9 +20,12 @@ from hooks.load import load_model
 from hooks.positions import Scope
 from hooks.prompt import Prompt, read_prompts
 from stores import ActivationStore, ResultTable, Rows
+from workbench.behaviour.answering import sample_answers
+from workbench.behaviour.judged import Judged
 from workbench.behaviour.judges import judge
 from workbench.behaviour.judging import Judge
 from workbench.behaviour.samples import samples_of
+from workbench.behaviour.scoring import judge_answers
 from workbench.behaviour.summary import summarise
 from workbench.behaviour.table_summary import split_of
 from workbench.capturing import capture
@@ -165,10 +168,27 @@ class Study:
         where = {"sites": "resid_post", "at": at, "to": self.folder / name}
         return self.fitting(capture(model, prompts, variants=variants or None, **where))
 
-    def add(self, found: Any, *, condition: str, sample: bool = False, **facts: Any) -> None:
+    def judged(
+        self,
+        model: Any,
+        questions: Sequence[Prompt],
+        conditions: Any = None,
+        *,
+        name: str,
+        judges: Sequence[Judge] | None = None,
+        **sampling: Any,
+    ) -> Judged:
+        """Sampled answers of the conditions (`wb.sample_answers`, with its options) and their scores, by the study's
+        judge unless others are given; both tables stay in the folder `name` of the study."""
+        options = {"max_new_tokens": self.max_new_tokens, "seed": self.seed, **sampling}
+        answers = sample_answers(model, questions, conditions=conditions, to=self.folder / name / "answers", **options)
+        scores = judge_answers(answers, questions, judges or [self.judge], to=self.folder / name / "scores")
+        return Judged(answers, scores)
+
+    def add(self, found: Any, *, condition: str | None = None, sample: bool = False, **facts: Any) -> None:
         """Takes a result (see `wb.summarise`); with `sample` some answers of a table go into the report."""
         self.results += summarise(found, condition=condition, **facts)
-        if sample:
+        if sample and condition is not None:
             self.samples += samples_of(found, read_prompts(self.inputs.questions), condition)
 
     def add_cosines(self, labels: Sequence[str], matrix: np.ndarray) -> None:

@@ -6,16 +6,29 @@ from collections.abc import Mapping
 from typing import Any
 
 from hooks.site import Site
+from workbench.behaviour.differences import Difference
+from workbench.behaviour.judged_summary import difference_entry, measured_entry
+from workbench.behaviour.measured import Measured
 from workbench.behaviour.table_summary import plain_entry, table_entries
 from workbench.interventions.maps import TransferMap
 from workbench.subspace.basis import Subspace
 from workbench.subspace.directions import Directions
 
 
-def summarise(found: Any, *, condition: str, **facts: Any) -> list[dict[str, Any]]:
+def summarise(found: Any, *, condition: str | None = None, **facts: Any) -> list[dict[str, Any]]:
     """What was found, one entry a number, as `summary.json` holds them: of a table (see `table_entries`), of Directions
-    (norm and reliability by layer), of a Subspace (explained variance by component with its null, effective rank) or of
-    a TransferMap (held-out R²). `facts` go into every entry."""
+    (norm and reliability by layer), of a Subspace (explained variance by component with its null, effective rank), of
+    a TransferMap (held-out R²), or of judged answers (`wb.misalignment`, `wb.difference`), which know their condition.
+    `facts` go into every entry."""
+    match found:
+        case Measured():
+            return [measured_entry(found, **facts)]
+        case Difference():
+            return [difference_entry(found, **facts)]
+        case list() if found and all(isinstance(one, Measured | Difference) for one in found):
+            return [entry for one in found for entry in summarise(one, **facts)]
+    if condition is None:
+        raise ValueError(f"summarise({type(found).__name__}) needs a condition: expected condition='tuned', for one.")
     match found:
         case Directions():
             return direction_entries(found, condition=condition, **facts)

@@ -152,7 +152,7 @@ def metric_interval(metric: str, value: float, rows: Sequence[Row]) -> Interval 
     return cluster_interval([value for values in by_domain.values() for value in values], domains)
 
 
-def plain_entry(metric: str, value: float, n: int, facts: Mapping[str, Any]) -> dict[str, Any]:
+def plain_entry(metric: str, value: float | None, n: int, facts: Mapping[str, Any]) -> dict[str, Any]:
     """One entry of `summary.json`; what `facts` do not state is None."""
     return {"metric": metric, "value": value, "n": n, **_UNSTATED, **facts}
 

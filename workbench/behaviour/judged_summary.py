@@ -1,0 +1,48 @@
+"""Metrics of judged answers and their differences as entries of `summary.json`, with all that stands beside them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from workbench.behaviour.differences import Difference
+from workbench.behaviour.measured import Measured
+from workbench.behaviour.table_summary import plain_entry
+from workbench.statistics import Interval
+
+
+def measured_entry(found: Measured, **facts: Any) -> dict[str, Any]:
+    """One metric of one condition; its value is None where no answer has a score."""
+    stated = {"condition": found.condition, **_interval(found.interval), "clusters": found.families}
+    beside = {
+        "unscored": found.unscored,
+        "reasons": dict(found.reasons),
+        "bounds": list(found.bounds),
+        "companions": dict(found.companions),
+        "floor": found.floor,
+        "judges": dict(found.judges),
+    }
+    return plain_entry(found.metric, found.value, found.n, {**_PLACE, **stated, **beside, **facts})
+
+
+def difference_entry(found: Difference, **facts: Any) -> dict[str, Any]:
+    """One paired difference, with its p in `test`."""
+    stated = {
+        "condition": f"{found.condition} - {found.against}",
+        **_interval(found.interval),
+        "clusters": found.families,
+        "test": {"p": found.test.p, "method": found.test.method},
+        "dropped": found.dropped,
+        "judges": dict(found.judges),
+        "equivalence": None if found.equivalence is None else str(found.equivalence),
+    }
+    return plain_entry(found.metric, found.value, found.pairs, {**_PLACE, **stated, **facts})
+
+
+_PLACE: dict[str, Any] = {"split": "evaluation", "modality": "all", "layer": None}
+
+
+def _interval(interval: Interval | None) -> dict[str, Any]:
+    if interval is None or not (math.isfinite(interval.low) and math.isfinite(interval.high)):
+        return {}
+    return {"interval": [interval.low, interval.high], "interval_method": interval.method}
