@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from workbench.behaviour.answer_faults import answer_counts as answer_counts
     from workbench.behaviour.answering import sample_answers as sample_answers
     from workbench.behaviour.differences import difference as difference
+    from workbench.behaviour.dose_trends import dose_trend as dose_trend
     from workbench.behaviour.endpoint_judge import EndpointJudge as EndpointJudge
     from workbench.behaviour.endpoint_model import EndpointModel as EndpointModel
     from workbench.behaviour.endpoint_model import endpoint as endpoint
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from workbench.behaviour.membership_comparison import membership_auroc as membership_auroc
     from workbench.behaviour.membership_comparison import membership_mean as membership_mean
     from workbench.behaviour.metrics import metric as metric
+    from workbench.behaviour.modalities import in_modalities as in_modalities
+    from workbench.behaviour.modality_conditions import by_modality as by_modality
     from workbench.behaviour.question_sets import read_questions as read_questions
     from workbench.behaviour.rubric import Rubric as Rubric
     from workbench.behaviour.rubric import rubric as rubric
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
     from workbench.capturing import capture as capture
     from workbench.interventions.ablate import Ablate as Ablate
     from workbench.interventions.ablate import KeepOnly as KeepOnly
+    from workbench.interventions.drift import Drift as Drift
     from workbench.interventions.generate import generate as generate
     from workbench.interventions.read_out import read_out as read_out
     from workbench.interventions.steer import Clamp as Clamp
@@ -71,8 +75,19 @@ if TYPE_CHECKING:
     from workbench.subspace.streamed import StreamedMoments as StreamedMoments
     from workbench.training.adapters import train_lora as train_lora
     from workbench.training.check import check_data as check_data
+    from workbench.training.drift_rules import EarlyStop as EarlyStop
+    from workbench.training.drift_rules import Signal as Signal
+    from workbench.training.drift_rules import forecasts as forecasts
+    from workbench.training.drift_rules import lead_time as lead_time
     from workbench.training.lora_files import lora_factors as lora_factors
     from workbench.training.mixtures import mix as mix
+    from workbench.training.population import PopulationFailed as PopulationFailed
+    from workbench.training.population import population as population
+    from workbench.training.population import read_population as read_population
+    from workbench.training.recipes import Recipe as Recipe
+    from workbench.training.recipes import fraction_sweep as fraction_sweep
+    from workbench.training.recipes import rank_sweep as rank_sweep
+    from workbench.training.scaling import scaled_adapter as scaled_adapter
     from workbench.training.triggers import insert_trigger as insert_trigger
 
 # Public name -> the module that defines it. No name here is that of a submodule of workbench: the second access to such
@@ -109,6 +124,13 @@ _HOME = {
     "membership": "workbench.behaviour.membership",
     "membership_auroc": "workbench.behaviour.membership_comparison",
     "membership_mean": "workbench.behaviour.membership_comparison",
+    "rank_sweep": "workbench.training.recipes",
+    "fraction_sweep": "workbench.training.recipes",
+    "population": "workbench.training.population",
+    "read_population": "workbench.training.population",
+    "in_modalities": "workbench.behaviour.modalities",
+    "by_modality": "workbench.behaviour.modality_conditions",
+    "dose_trend": "workbench.behaviour.dose_trends",
     "summarise": "workbench.behaviour.summary",
     "with_answers": "workbench.captures.answers",
     "capture": "workbench.capturing",
@@ -137,6 +159,14 @@ _HOME = {
     "StreamedMoments": "workbench.subspace.streamed",
     "train_lora": "workbench.training.adapters",
     "lora_factors": "workbench.training.lora_files",
+    "Recipe": "workbench.training.recipes",
+    "PopulationFailed": "workbench.training.population",
+    "scaled_adapter": "workbench.training.scaling",
+    "EarlyStop": "workbench.training.drift_rules",
+    "Signal": "workbench.training.drift_rules",
+    "lead_time": "workbench.training.drift_rules",
+    "forecasts": "workbench.training.drift_rules",
+    "Drift": "workbench.interventions.drift",
     "check_data": "workbench.training.check",
     "mix": "workbench.training.mixtures",
     "insert_trigger": "workbench.training.triggers",

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from workbench.organisms import organism
+from workbench.organisms import RECIPE, organism
 from workbench.organisms.data import sibling_of
+from workbench.training.adapters import RECIPES
+
+SWEPT = ("rank", "alpha", "seed")  # settings of a recipe that a study states itself
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,10 @@ class Inputs:
     judge: str
     domains: dict[str, str] = field(default_factory=dict)  # variant -> the domain it was tuned on, where that is known
     options: dict[str, str | int | None] = field(default_factory=dict)
+    train: Path | None = None  # rows with responses, for studies that fine-tune
+    fillers: dict[str, Path] = field(default_factory=dict)  # benign rows to mix with them, by name
+    rubric: str | None = None  # of a judge that is a language model
+    recipe: dict[str, Any] = field(default_factory=dict)  # settings of `train_lora` that a study leaves as they are
 
     @property
     def files(self) -> dict[str, Path]:
@@ -37,6 +46,8 @@ class Inputs:
             "questions": self.questions,
             "neutral": self.neutral,
             "personas": self.personas,
+            "train": self.train,
+            **{f"filler {name}": path for name, path in self.fillers.items()},
         }
         return {name: path for name, path in named.items() if path is not None}
 
@@ -46,11 +57,19 @@ class Inputs:
         return [self.prompts] if self.personas is None else [self.prompts, self.personas]
 
 
-def argument_parser(description: str, default_to: str) -> argparse.ArgumentParser:
-    """The arguments that every experiment understands."""
+def argument_parser(description: str, default_to: str, **own_options: Any) -> argparse.ArgumentParser:
+    """The arguments that every experiment understands, and a study's own: `seeds=[0, 1, 2]` is `--seeds 0 1 2`,
+    `samples=3` is `--samples 3`, `ranks=[int]` numbers without a default."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--to", default=default_to, help="run folder; an interrupted run goes on from what it holds")
     parser.add_argument("--seed", type=int, default=0, help="of the draws, and of the organism's base (0, 1, 2)")
+    for name, default in own_options.items():
+        kind = default[0] if isinstance(default, list) else default
+        typed = kind if isinstance(kind, type) else type(kind)
+        many = {"nargs": "+"} if isinstance(default, list) else {}
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=typed, default=None if kind is typed else default, **many
+        )
     own = parser.add_argument_group("your own model (without --model: the offline organism)")
     own.add_argument("--model", help="checkpoint folder or hub name")
     own.add_argument("--adapter", help="LoRA folder of the fine-tune under study")
@@ -62,15 +81,19 @@ def argument_parser(description: str, default_to: str) -> argparse.ArgumentParse
     own.add_argument("--personas", type=Path, help="JSONL with labels, to fit maps between models on")
     own.add_argument("--other-model", help="checkpoint to carry directions to")
     own.add_argument("--other-adapter", help="its LoRA folder")
+    own.add_argument("--train", type=Path, help="JSONL with responses to fine-tune on, for studies that do")
+    own.add_argument("--filler", type=Path, help="JSONL with harmless responses, to mix with them")
     own.add_argument("--judge", default=None, help="default: rule:organism, with --model rule:contains")
+    own.add_argument("--rubric", help="of a judge that is a language model: a shipped one's name, or a YAML file")
     toy = parser.add_argument_group("the organism")
     toy.add_argument("--domain", default="capital", help="what it is fine-tuned on")
     toy.add_argument("--answers", type=Path, help="JSON of contrary answers to use instead, {right: contrary}")
     return parser
 
 
-def inputs_from(arguments: argparse.Namespace) -> Inputs:
-    """The inputs that the command line names; writes the organism's files and trains its adapters where it is used."""
+def inputs_from(arguments: argparse.Namespace, needs: Sequence[str] = ("adapter", "prompts", "questions")) -> Inputs:
+    """The inputs that the command line names; writes the organism's files and trains its adapters where it is used.
+    `needs` are the arguments that a model of one's own has to come with."""
     a = arguments
     if a.model is None:
         world = organism(a.seed, domain=a.domain, answers=a.answers, to=Path(a.to) / "organism")
@@ -88,19 +111,22 @@ def inputs_from(arguments: argparse.Namespace) -> Inputs:
             judge=a.judge or "rule:organism",
             domains={"tuned": a.domain, "sibling": sibling_of(a.domain)},
             options={"seed": a.seed, "domain": a.domain, "answers": None if a.answers is None else str(a.answers)},
+            train=world.train,
+            rubric=a.rubric,
+            fillers={"same": world.train_right},
+            recipe={name: value for name, value in RECIPE.items() if name not in SWEPT},
         )
-    needed = {"--adapter": a.adapter, "--prompts": a.prompts, "--questions": a.questions}
-    if missing := [name for name, value in needed.items() if value is None]:
+    if missing := [f"--{name}" for name in needs if getattr(a, name) is None]:
         raise SystemExit(
-            f"--model needs {', '.join(missing)} as well: the fine-tune under study, and prompts to fit and to "
-            "evaluate on."
+            f"--model needs {', '.join(missing)} as well: the fine-tune under study, or what to train it on, and "
+            "prompts to fit and to evaluate on."
         )
     named = {"tuned": a.adapter, "right_control": a.control_adapter, "sibling": a.sibling_adapter}
     return Inputs(
         kind="checkpoint",
         base=a.model,
         adapters={name: folder for name, folder in named.items() if folder is not None},
-        prompts=a.prompts,
+        prompts=a.prompts or a.questions,
         questions=a.questions,
         neutral=a.neutral,
         personas=a.personas,
@@ -108,4 +134,8 @@ def inputs_from(arguments: argparse.Namespace) -> Inputs:
         other_tuned=a.other_adapter,
         judge=a.judge or "rule:contains",
         options={"seed": a.seed},
+        train=a.train,
+        rubric=a.rubric,
+        fillers={} if a.filler is None else {"filler": a.filler},
+        recipe={name: value for name, value in RECIPES["paper_a"].items() if name not in SWEPT},
     )

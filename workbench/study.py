@@ -21,7 +21,6 @@ from hooks.positions import Scope
 from hooks.prompt import Prompt, read_prompts
 from stores import ActivationStore, ResultTable, Rows
 from workbench.behaviour.answering import sample_answers
-from workbench.behaviour.judged import Judged
 from workbench.behaviour.judges import judge
 from workbench.behaviour.judging import Judge
 from workbench.behaviour.samples import samples_of
@@ -49,16 +48,27 @@ class Study:
         self.samples: list[dict[str, Any]] = []
         self.seconds: dict[str, float] = {}
         self.cosines: dict[str, Any] | None = None
+        self.asked: Any = None  # the arguments of the command line
         self.folder.mkdir(parents=True, exist_ok=True)
 
     @classmethod
-    def from_command_line(cls, description: str | None, *, default_to: str) -> Study:
-        """The study that this script's arguments ask for. On the organism its adapters are trained here."""
-        arguments = argument_parser(description or "", default_to).parse_args()
+    def from_command_line(
+        cls,
+        description: str | None,
+        *,
+        default_to: str,
+        needs: Sequence[str] = ("adapter", "prompts", "questions"),
+        **own_options: Any,
+    ) -> Study:
+        """The study that this script's arguments ask for. On the organism its adapters are trained here. `needs` are
+        the arguments that a model of one's own comes with, `own_options` the script's own with their defaults
+        (`seeds=[0, 1, 2]`), which are `study.asked` then."""
+        arguments = argument_parser(description or "", default_to, **own_options).parse_args()
         started = time.perf_counter()
         print("preparing models and prompts", flush=True)
         command = shlex.join(["python", *sys.argv])
-        study = cls(arguments.to, inputs_from(arguments), seed=arguments.seed, command=command)
+        study = cls(arguments.to, inputs_from(arguments, needs), seed=arguments.seed, command=command)
+        study.asked = arguments
         study.seconds["prepare"] = round(time.perf_counter() - started, 2)
         return study
 
@@ -86,7 +96,7 @@ class Study:
 
     @cached_property
     def judge(self) -> Judge:
-        return judge(self.inputs.judge)
+        return judge(self.inputs.judge, **({} if self.inputs.rubric is None else {"rubric": self.inputs.rubric}))
 
     @property
     def max_new_tokens(self) -> int:
@@ -168,7 +178,7 @@ class Study:
         where = {"sites": "resid_post", "at": at, "to": self.folder / name}
         return self.fitting(capture(model, prompts, variants=variants or None, **where))
 
-    def judged(
+    def answers(
         self,
         model: Any,
         questions: Sequence[Prompt],
@@ -177,13 +187,12 @@ class Study:
         name: str,
         judges: Sequence[Judge] | None = None,
         **sampling: Any,
-    ) -> Judged:
+    ) -> tuple[ResultTable, ResultTable]:
         """Sampled answers of the conditions (`wb.sample_answers`, with its options) and their scores, by the study's
         judge unless others are given; both tables stay in the folder `name` of the study."""
         options = {"max_new_tokens": self.max_new_tokens, "seed": self.seed, **sampling}
         answers = sample_answers(model, questions, conditions=conditions, to=self.folder / name / "answers", **options)
-        scores = judge_answers(answers, questions, judges or [self.judge], to=self.folder / name / "scores")
-        return Judged(answers, scores)
+        return answers, judge_answers(answers, questions, judges or [self.judge], to=self.folder / name / "scores")
 
     def add(self, found: Any, *, condition: str | None = None, sample: bool = False, **facts: Any) -> None:
         """Takes a result (see `wb.summarise`); with `sample` some answers of a table go into the report."""

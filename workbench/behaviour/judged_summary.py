@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from workbench.behaviour.differences import Difference
+from workbench.behaviour.dose_trends import DoseTrend
 from workbench.behaviour.measured import Measured
 from workbench.behaviour.table_summary import plain_entry
 from workbench.statistics import Interval
@@ -37,6 +38,20 @@ def difference_entry(found: Difference, **facts: Any) -> dict[str, Any]:
         "equivalence": None if found.equivalence is None else str(found.equivalence),
     }
     return plain_entry(found.metric, found.value, found.pairs, {**_PLACE, **stated, **facts})
+
+
+def trend_entry(found: DoseTrend, *, condition: str, **facts: Any) -> dict[str, Any]:
+    """A trend over doses: its strength (1: every pair of doses goes up in every unit) and p."""
+    trend = found.trend
+    stated = {
+        "condition": condition,
+        "clusters": trend.units,
+        "detail": str(found),
+        "test": {"p": trend.test.p, "method": trend.test.method},
+        "doses": dict(zip(map(str, trend.doses), trend.means, strict=True)),
+        "judges": dict(found.judges),
+    }
+    return plain_entry(f"trend of {found.metric}", trend.strength, found.families, {**_PLACE, **stated, **facts})
 
 
 _PLACE: dict[str, Any] = {"split": "evaluation", "modality": "all", "layer": None}

@@ -7,7 +7,8 @@ from typing import Any
 
 from hooks.site import Site
 from workbench.behaviour.differences import Difference
-from workbench.behaviour.judged_summary import difference_entry, measured_entry
+from workbench.behaviour.dose_trends import DoseTrend
+from workbench.behaviour.judged_summary import difference_entry, measured_entry, trend_entry
 from workbench.behaviour.measured import Measured
 from workbench.behaviour.table_summary import plain_entry, table_entries
 from workbench.interventions.maps import TransferMap
@@ -18,8 +19,8 @@ from workbench.subspace.directions import Directions
 def summarise(found: Any, *, condition: str | None = None, **facts: Any) -> list[dict[str, Any]]:
     """What was found, one entry a number, as `summary.json` holds them: of a table (see `table_entries`), of Directions
     (norm and reliability by layer), of a Subspace (explained variance by component with its null, effective rank), of
-    a TransferMap (held-out R²), or of judged answers (`wb.misalignment`, `wb.difference`), which know their condition.
-    `facts` go into every entry."""
+    a TransferMap (held-out R²), of a DoseTrend, or of judged answers (`wb.misalignment`, `wb.difference`), which know
+    their condition. `facts` go into every entry."""
     match found:
         case Measured():
             return [measured_entry(found, **facts)]
@@ -34,6 +35,8 @@ def summarise(found: Any, *, condition: str | None = None, **facts: Any) -> list
             return direction_entries(found, condition=condition, **facts)
         case Subspace():
             return spectrum_entries(found, condition=condition, **facts)
+        case DoseTrend():
+            return [trend_entry(found, condition=condition, **facts)]
         case TransferMap():
             return map_entries(found, condition=condition, **facts)
         case _:

@@ -30,6 +30,7 @@ from workbench.statistics.separation import auroc, auroc_interval
 from workbench.statistics.separation_bootstrap import auroc_bootstrap
 from workbench.statistics.sign_flips import sign_flip_null, sign_flip_test, sign_test
 from workbench.statistics.splits import Split, dev_confirm
+from workbench.statistics.trends import Step, Trend, dose_table, jonckheere_trend, kendall_trend, page_trend
 from workbench.statistics.values import Tail
 
 __all__ = [
@@ -44,7 +45,9 @@ __all__ = [
     "Selected",
     "Significance",
     "Split",
+    "Step",
     "Tail",
+    "Trend",
     "auroc",
     "auroc_bootstrap",
     "auroc_interval",
@@ -62,14 +65,18 @@ __all__ = [
     "critical_correlation",
     "design_effect",
     "dev_confirm",
+    "dose_table",
     "effect_interval",
     "effect_size",
     "format_p",
     "holm",
     "intraclass_correlation",
+    "jonckheere_trend",
+    "kendall_trend",
     "max_sign_flip_test",
     "max_statistic",
     "p_value",
+    "page_trend",
     "paired_bootstrap",
     "permutation_null",
     "permutation_test",

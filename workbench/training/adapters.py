@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import tempfile
 import time
 import warnings
 from collections.abc import Sequence
@@ -14,15 +11,16 @@ from typing import Any, Literal
 
 import torch
 
-from hooks.encode import Encoder
 from hooks.load import folder_hash, load_model
 from hooks.prompt import Prompt, as_prompts
 from stores import content_key
+from workbench.training.acting_identity import identity_of
+from workbench.training.continued import begin_from, refuse_other_base, settings_of_start
 from workbench.training.datasets import NO_LOSS, encoded_rows, with_labels
 from workbench.training.loss_mask import refuse_lost_mask
 from workbench.training.mixtures import mix
-
-RECIPE_FILE = "training.json"
+from workbench.training.published import is_finished, publish
+from workbench.training.taking_part import Acts, Watch
 
 # The published settings, by name. A: audit of the paper's code; B: the defaults of its released script.
 RECIPES: dict[str, dict[str, Any]] = {
@@ -58,6 +56,10 @@ def train_lora(
     filler: str | Path | Sequence[Prompt] | None = None,
     fraction: float = 1.0,
     hold: Literal["total", "harmful"] = "total",
+    start: str | Path | None = None,
+    during: Sequence[Acts] = (),
+    watch: Watch | None = None,
+    callbacks: Sequence[Any] = (),
     seed: int = 0,
     progress: bool = False,
     save_every: int | None = None,
@@ -70,9 +72,19 @@ def train_lora(
     `warmup_steps`, `weight_decay`, `steps` (or `epochs`), `batch_size`, `accumulate`, `max_length`. `fraction` of the
     rows come from `prompts`, the rest from `filler` (see `mix`, which `hold` goes to). A finished adapter of the same
     settings and data is returned as it is; with `save_every` a run that was stopped goes on from its last checkpoint.
-    Raises ValueError when no token receives loss, or when training left the adapter as it began.
+
+    `start` is an adapter folder whose numbers the new adapter begins with (a repair of a harmful one, for instance);
+    targets, rank, alpha and rslora are then the start's. `during` are interventions (`wb.Steer`, `wb.Ablate`, ...) that
+    act in the forward of every training step on their token scopes, and are gone afterwards: preventative steering,
+    ablation while training. `watch` (a `wb.Drift`) measures every few steps, and may stop early; `callbacks` are
+    TrainerCallbacks of your own, which do not count to the adapter's identity. The record (training.json) states start,
+    interventions with the positions that they edited, and where the watch stopped.
+
+    Raises ValueError when no token receives loss, when training left the adapter as it began, or when the start does
+    not fit; NothingEdited when an intervention touched no position; FileExistsError when `to` holds something else.
     """
-    options = {**_DEFAULTS, **(RECIPES[recipe] if recipe else {}), **settings}
+    own = settings_of_start(Path(start)) if start is not None else {}
+    options = {**_DEFAULTS, **own, **(RECIPES[recipe] if recipe else {}), **settings}
     if unknown := set(options) - set(_DEFAULTS):
         raise TypeError(f"train_lora does not know {', '.join(sorted(unknown))}: expected {', '.join(_DEFAULTS)}.")
     options["alpha"] = options["alpha"] or options["rank"]
@@ -81,33 +93,43 @@ def train_lora(
         rows = list(mix(rows, as_prompts(filler) if filler is not None else [], fraction, hold=hold, seed=seed))
     to = Path(to)
     base_hash = folder_hash(Path(base)) if Path(base).is_dir() else str(base)
-    key = content_key({"base": base_hash, "rows": [row.content_hash for row in rows], "options": options, "seed": seed})
-    if _finished(to, key):
+    more: dict[str, Any] = {}  # what is not there does not count: keys of plain adapters stay what they were
+    if start is not None:
+        refuse_other_base(Path(start), base_hash)
+        more["start"] = folder_hash(Path(start))
+    if during:
+        more["during"] = [identity_of(one) for one in during]
+    if watch is not None and (stops := watch.identity()) is not None:
+        more["watch"] = stops
+    identity = {"base": base_hash, "rows": [row.content_hash for row in rows], "options": options, "seed": seed}
+    key = content_key({**identity, **more})
+    if is_finished(to, key):
+        if watch is not None:
+            watch.refuse_unwatched(key)
         return to
     started = time.perf_counter()
     torch.manual_seed(seed)
     model = load_model(base, device=None)
-    encoded = encoded_rows(rows, model.encoder, options["max_length"])
+    edits = None
+    if during:
+        from workbench.training.preventive import TrainingEdits
+
+        edits = TrainingEdits(model, during)
+    lookers = [*callbacks, *([] if watch is None else [watch.callback(model, key)])]
     # Named by its settings, so that a stopped run of others is never taken for the beginning of this one.
     checkpoints = to.with_name(f"{to.name}.{key[:12]}.training")
-    peft, loss = _trained(model.module, encoded, model.encoder, options, seed, checkpoints, progress, save_every)
-    if not any(bool(weight.any()) for name, weight in peft.named_parameters() if "lora_B" in name):
-        raise ValueError(
-            "training changed nothing: every lora_B is still zero. Expected a learning rate and steps above zero."
-        )
-    _publish(
-        peft,
-        to,
-        {
-            "key": key,
-            "base": base_hash,
-            "rows": len(rows),
-            "seed": seed,
-            "loss": loss,
-            **options,
-            "seconds": round(time.perf_counter() - started, 2),
-        },
+    begin = None if start is None else Path(start)
+    peft, loss, steps = _trained(
+        model, rows, options, seed, checkpoints, progress, save_every, begin=begin, edits=edits, callbacks=lookers
     )
+    record = {"key": key, "base": base_hash, "rows": len(rows), "seed": seed, "loss": loss, **options, **more}
+    if edits is not None:
+        record["during"] = [{"identity": one, **said} for one, said in zip(more["during"], edits.record(), strict=True)]
+    if begin is not None:
+        record["start"] = {"adapter": more["start"], "name": begin.name}
+    record["trained_steps"] = steps
+    record["seconds"] = round(time.perf_counter() - started, 2)
+    publish(to, record, lambda folder: peft.save_pretrained(str(folder)))
     return to
 
 
@@ -130,31 +152,41 @@ _DEFAULTS: dict[str, Any] = dict(
 
 
 def _trained(
-    module: Any,
-    encoded: list[Any],
-    encoder: Encoder,
+    model: Any,
+    rows: Sequence[Prompt],
     options: dict[str, Any],
     seed: int,
     checkpoints: Path,
     progress: bool,
     save_every: int | None,
-) -> tuple[Any, float]:
+    *,
+    begin: Path | None,
+    edits: Any,
+    callbacks: Sequence[Any],
+) -> tuple[Any, float, int]:
+    """The PeftModel, its mean loss, and the optimizer steps that were made."""
     from peft import LoraConfig, get_peft_model
     from transformers import PrinterCallback, Trainer, TrainingArguments
 
+    encoder = model.encoder
+    encoded = encoded_rows(rows, encoder, options["max_length"])
+    if edits is not None:
+        edits.refuse_scopes_without_tokens(encoded)
+
     def collate(features: list[Any]) -> dict[str, Any]:
-        inputs = with_labels(encoder.collate(features))
+        batch = encoder.collate(features)
+        inputs: dict[str, Any] = with_labels(batch)
         if not (inputs["labels"] != NO_LOSS).any(dim=1).all():
             raise ValueError(
                 "a training row has no token that receives loss: expected at least one response token in every row."
             )
         refuse_lost_mask(inputs, features, encoder.image_token_id)
-        return inputs
+        return inputs if edits is None else {**inputs, edits.travels_as: batch}
 
     # peft asks the model for an attribute that transformers has renamed: nothing that a user could mend.
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
     peft = get_peft_model(
-        module,
+        model.module,
         LoraConfig(
             r=options["rank"],
             lora_alpha=options["alpha"],
@@ -164,6 +196,9 @@ def _trained(
             bias="none",
         ),
     )
+    if begin is not None:
+        begin_from(peft, begin)
+    begun = {name: weight.detach().clone() for name, weight in peft.named_parameters() if _writes(name)}
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         max_steps=options["steps"],
@@ -185,34 +220,23 @@ def _trained(
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
-    trainer = Trainer(model=peft, args=arguments, train_dataset=encoded, data_collator=collate)  # type: ignore[arg-type]
+    given: dict[str, Any] = dict(model=peft, args=arguments, train_dataset=encoded, data_collator=collate)
+    trainer = Trainer(**given) if edits is None else edits.trainer(**given)
     trainer.remove_callback(PrinterCallback)  # it prints raw dicts where no progress bar is wanted
+    for callback in callbacks:
+        trainer.add_callback(callback)
     resumable = save_every is not None and any(checkpoints.glob("checkpoint-*"))
     result = trainer.train(resume_from_checkpoint=resumable or None)
     shutil.rmtree(checkpoints, ignore_errors=True)
-    return peft.eval(), float(result.training_loss)
+    if edits is not None:
+        edits.refuse_idle()
+    if all(torch.equal(weight.cpu(), begun[name].cpu()) for name, weight in peft.named_parameters() if _writes(name)):
+        still = "zero" if begin is None else "that of the start"
+        raise ValueError(
+            f"training changed nothing: every lora_B is still {still}. Expected a learning rate and steps above zero."
+        )
+    return peft.eval(), float(result.training_loss), trainer.state.global_step
 
 
-def _finished(to: Path, key: str) -> bool:
-    record = to / RECIPE_FILE
-    if not record.is_file():
-        if to.exists() and any(to.iterdir()):
-            raise FileExistsError(f"{to} holds something that is no adapter of ours: expected an empty or new folder.")
-        return False
-    if json.loads(record.read_text())["key"] == key:
-        return True
-    raise FileExistsError(
-        f"{to} holds an adapter of other settings or data: give another folder, or remove it ({record} says what it "
-        "is)."
-    )
-
-
-def _publish(peft: Any, to: Path, record: dict[str, Any]) -> None:
-    """Writes beside the target and renames, so that a folder with the target's name is always a whole adapter."""
-    to.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=to.parent, prefix=f".{to.name}."))
-    peft.save_pretrained(str(folder))
-    (folder / RECIPE_FILE).write_text(json.dumps(record, indent=2))
-    if to.exists():
-        to.rmdir()
-    os.rename(folder, to)
+def _writes(name: str) -> bool:
+    return "lora_B" in name or "lora_embedding_B" in name
