@@ -51,12 +51,14 @@ if TYPE_CHECKING:
     from workbench.capturing import capture as capture
     from workbench.interventions.ablate import Ablate as Ablate
     from workbench.interventions.ablate import KeepOnly as KeepOnly
+    from workbench.interventions.dimensions import dimension_curve as dimension_curve
     from workbench.interventions.drift import Drift as Drift
     from workbench.interventions.generate import generate as generate
     from workbench.interventions.read_out import read_out as read_out
     from workbench.interventions.steer import Clamp as Clamp
     from workbench.interventions.steer import Steer as Steer
     from workbench.interventions.sweep import sweep as sweep
+    from workbench.interventions.top_k import top_k as top_k
     from workbench.interventions.transfer import fit_transfer as fit_transfer
     from workbench.organisms import organism as organism
     from workbench.reporting import report as report
@@ -72,6 +74,10 @@ if TYPE_CHECKING:
     from workbench.subspace.overlap import cosine_matrix as cosine_matrix
     from workbench.subspace.overlap import principal_angles as principal_angles
     from workbench.subspace.pca import pca as pca
+    from workbench.subspace.shift import SHIFT_VARIANTS as SHIFT_VARIANTS
+    from workbench.subspace.shift import shift_pca as shift_pca
+    from workbench.subspace.shift_against import shift_against as shift_against
+    from workbench.subspace.shift_scale import write_from_read as write_from_read
     from workbench.subspace.streamed import StreamedMoments as StreamedMoments
     from workbench.training.adapters import train_lora as train_lora
     from workbench.training.check import check_data as check_data
@@ -142,6 +148,8 @@ _HOME = {
     "Steer": "workbench.interventions.steer",
     "sweep": "workbench.interventions.sweep",
     "fit_transfer": "workbench.interventions.transfer",
+    "top_k": "workbench.interventions.top_k",
+    "dimension_curve": "workbench.interventions.dimensions",
     "organism": "workbench.organisms",
     "report": "workbench.reporting",
     "moments": "workbench.streaming",
@@ -157,6 +165,10 @@ _HOME = {
     "principal_angles": "workbench.subspace.overlap",
     "pca": "workbench.subspace.pca",
     "StreamedMoments": "workbench.subspace.streamed",
+    "shift_pca": "workbench.subspace.shift",
+    "SHIFT_VARIANTS": "workbench.subspace.shift",
+    "shift_against": "workbench.subspace.shift_against",
+    "write_from_read": "workbench.subspace.shift_scale",
     "train_lora": "workbench.training.adapters",
     "lora_factors": "workbench.training.lora_files",
     "Recipe": "workbench.training.recipes",

@@ -66,7 +66,7 @@ def argument_parser(description: str, default_to: str, **own_options: Any) -> ar
     for name, default in own_options.items():
         kind = default[0] if isinstance(default, list) else default
         typed = kind if isinstance(kind, type) else type(kind)
-        many = {"nargs": "+"} if isinstance(default, list) else {}
+        many: dict[str, Any] = {"nargs": "+"} if isinstance(default, list) else {}
         parser.add_argument(
             f"--{name.replace('_', '-')}", type=typed, default=None if kind is typed else default, **many
         )
