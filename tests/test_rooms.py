@@ -24,7 +24,7 @@ FLOORS = (
     {"interventions", "organisms", "streaming_plan"},
     {"capturing"},
     {"behaviour", "inputs", "streaming"},
-    {"reporting"},
+    {"reporting", "planning"},
     {"study"},
     {"cli", "__main__"},
 )

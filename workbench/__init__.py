@@ -55,12 +55,15 @@ if TYPE_CHECKING:
     from workbench.interventions.drift import Drift as Drift
     from workbench.interventions.generate import generate as generate
     from workbench.interventions.read_out import read_out as read_out
+    from workbench.interventions.routing import routes as routes
+    from workbench.interventions.routing_matrix import routing_matrix as routing_matrix
     from workbench.interventions.steer import Clamp as Clamp
     from workbench.interventions.steer import Steer as Steer
     from workbench.interventions.sweep import sweep as sweep
     from workbench.interventions.top_k import top_k as top_k
     from workbench.interventions.transfer import fit_transfer as fit_transfer
     from workbench.organisms import organism as organism
+    from workbench.planning.estimates import dry_run as dry_run
     from workbench.reporting import report as report
     from workbench.streaming import moments as moments
     from workbench.study import Study as Study
@@ -94,6 +97,8 @@ if TYPE_CHECKING:
     from workbench.training.recipes import fraction_sweep as fraction_sweep
     from workbench.training.recipes import rank_sweep as rank_sweep
     from workbench.training.scaling import scaled_adapter as scaled_adapter
+    from workbench.training.tables import Columns as Columns
+    from workbench.training.tables import read_table as read_table
     from workbench.training.triggers import insert_trigger as insert_trigger
 
 # Public name -> the module that defines it. No name here is that of a submodule of workbench: the second access to such
@@ -150,6 +155,9 @@ _HOME = {
     "fit_transfer": "workbench.interventions.transfer",
     "top_k": "workbench.interventions.top_k",
     "dimension_curve": "workbench.interventions.dimensions",
+    "routes": "workbench.interventions.routing",
+    "routing_matrix": "workbench.interventions.routing_matrix",
+    "dry_run": "workbench.planning.estimates",
     "organism": "workbench.organisms",
     "report": "workbench.reporting",
     "moments": "workbench.streaming",
@@ -181,6 +189,8 @@ _HOME = {
     "Drift": "workbench.interventions.drift",
     "check_data": "workbench.training.check",
     "mix": "workbench.training.mixtures",
+    "read_table": "workbench.training.tables",
+    "Columns": "workbench.training.tables",
     "insert_trigger": "workbench.training.triggers",
 }
 

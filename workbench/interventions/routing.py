@@ -1,0 +1,127 @@
+"""Modality routing: where a direction is built, where it is applied, and on which prompts that is evaluated, as three
+different things.
+
+A direction that was built at image positions need not act there, and what acts at image positions cannot be tried on
+text. The routes are the combinations that exist; those that do not are named, with the reason, and never become zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hooks.positions import Scope, checked_scope, scope_name
+from hooks.prompt import Prompt
+from workbench.interventions.cells import Intervention
+from workbench.subspace.basis import Subspace
+from workbench.subspace.directions import Directions
+
+APPLIED = ("image", "text", "answering")
+UNEDITED = "unedited"  # what tables of answers call the condition that all others are compared with
+
+
+@dataclass(frozen=True)
+class Route:
+    """An intervention with a direction `built` at some positions, `applied` at others, on the prompts `evaluated`."""
+
+    built: str
+    applied: str
+    evaluated: str
+    intervention: Intervention
+
+    @property
+    def name(self) -> str:
+        """What tables of answers call its condition."""
+        return f"{self.built}->{self.applied}"
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A combination that cannot be tried, and why."""
+
+    built: str
+    applied: str
+    evaluated: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.built}->{self.applied} on {self.evaluated} prompts: {self.why}"
+
+
+@dataclass(frozen=True)
+class Routes:
+    """All combinations: those to be run, in order, and those that cannot be. `evaluated` names the sets of prompts."""
+
+    routes: tuple[Route, ...]
+    skipped: tuple[Skipped, ...]
+    evaluated: tuple[str, ...]
+
+    def on(self, evaluated: str) -> list[Route]:
+        """The routes of one set of prompts, in the order of `cells`."""
+        if evaluated not in self.evaluated:
+            raise ValueError(f"there are no prompts {evaluated!r}: expected one of {', '.join(self.evaluated)}.")
+        return [route for route in self.routes if route.evaluated == evaluated]
+
+    def cells(self, evaluated: str) -> list[Intervention]:
+        """For `wb.sweep` on these prompts; the sweep's own first cell is the unedited model."""
+        return [route.intervention for route in self.on(evaluated)]
+
+    def conditions(self, evaluated: str, variant: str = "base") -> dict[str, str | tuple[Any, ...]]:
+        """For `wb.sample_answers` on these prompts: the `variant` as it is, and under each route."""
+        edited = {route.name: (variant, route.intervention) for route in self.on(evaluated)}
+        return {UNEDITED: variant, **edited}
+
+
+def routes(
+    directions: Mapping[str, Directions | Subspace | None],
+    intervene: Callable[[Any, Any], Intervention],
+    prompts: Mapping[str, Sequence[Prompt]],
+    *,
+    applied: Sequence[Scope] = APPLIED,
+) -> Routes:
+    """Every direction at every scope on every set of prompts.
+
+    `directions` are named by where they were built (`{"image": v, "text": w, "response": u}`; None: could not be),
+    `prompts` by what they show (`{"text": [...], "image": [...]}`); `intervene(direction, at)` makes the intervention,
+    such as `lambda v, at: wb.Steer(v, layer=12, coefficient=-1.0, at=at)`. Skipped, with the reason: image scopes on
+    prompts without pictures, and directions that are None or have norm 0 at every site (prompts that differ in their
+    answers alone are the same at every position before these). Raises ValueError where only some prompts of a set have
+    pictures: rows that nothing touches would thin the others' effect.
+    """
+    shows = {name: _shows_pictures(name, listed) for name, listed in prompts.items()}
+    found: list[Route] = []
+    skipped: list[Skipped] = []
+    for evaluated in prompts:
+        for built, direction in directions.items():
+            for scope in applied:
+                place = (built, scope_name(checked_scope(scope)), evaluated)
+                if why := _why_not(direction, scope, shows[evaluated]):
+                    skipped.append(Skipped(*place, why))
+                else:
+                    found.append(Route(*place, intervene(direction, scope)))
+    if not found:
+        raise ValueError("no combination can be tried:\n" + "\n".join(map(str, skipped)))
+    return Routes(tuple(found), tuple(skipped), tuple(prompts))
+
+
+def _why_not(direction: Directions | Subspace | None, scope: Scope, shows: bool) -> str | None:
+    if direction is None:
+        return "no direction was built there"
+    if isinstance(direction, Directions) and not np.any(direction.norm):
+        return "the classes do not differ at the positions that the direction was built at (norm 0)"
+    if scope in ("image", "text_after_image") and not shows:
+        return "nothing to edit: these prompts have no image position"
+    return None
+
+
+def _shows_pictures(name: str, prompts: Sequence[Prompt]) -> bool:
+    with_picture = sum(bool(prompt.images) for prompt in prompts)
+    if not prompts or 0 < with_picture < len(prompts):
+        raise ValueError(
+            f"{with_picture} of the {len(prompts)} prompts {name!r} have pictures: expected all of them, or none. Give "
+            "them as two sets."
+        )
+    return with_picture > 0

@@ -1,0 +1,1 @@
+"""Planning: what calls would take, from a config alone: units, passes and bytes without forwards."""

@@ -1,0 +1,51 @@
+"""What the sampling of answers would run: the units and generations of `workbench.behaviour.answering`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hooks.encoded_prompts import EncodedPrompts
+from hooks.prompt import Prompt
+from workbench.behaviour.answering import Sampling
+from workbench.behaviour.conditions import Given, conditions_of
+from workbench.planning.model import Call, PlannedModel, PlannedPasses
+from workbench.planning.sweeps import bounds_of
+from workbench.units import kinds_of, length_sorted
+
+
+def planned_answers(
+    model: PlannedModel,
+    prompts: Sequence[Prompt],
+    samples: int | Mapping[str, int],
+    conditions: Mapping[str, Given] | Sequence[str] | None,
+    how: Sampling,
+    max_tokens: int,
+    memory: int,
+) -> tuple[list[Call], int]:
+    """The calls of the model, and how many batches of observations there are."""
+    new = how.max_new_tokens
+    copies = 3 if how.temperature == 0 else 9 if how.top_p < 1 else 7  # of the logits (workbench.planning.memory)
+    encoded = EncodedPrompts(model.encoder, prompts)
+    named = conditions_of(model, conditions)
+    edits = {one.name: one.edits(model) for one in named}
+    asked = [
+        i
+        for i, prompt in enumerate(prompts)
+        for _ in range(samples if isinstance(samples, int) else samples[prompt.id])
+    ]
+    lengths = [encoded.lengths[i] + new for i in asked]
+    units = length_sorted(lengths, max_tokens, kinds_of(model, [prompts[i] for i in asked], lengths))
+    measured: set[bool] = set()
+    model.calls.clear()
+    for unit in units:
+        of = [asked[n] for n in unit]
+        once = list(dict.fromkeys(of))
+        index = [once.index(i) for i in of]
+        for part in dict.fromkeys(one.variant for one in named):
+            batch = model.encoder.collate(encoded.taken(once), "left")
+            columns = batch.inputs["input_ids"].shape[1]
+            bounds = bounds_of(model, max_tokens * columns // (columns + new), memory)
+            here: dict[int, Any] = dict(enumerate(edits[one.name] for one in named if one.variant == part))
+            list(PlannedPasses(model.variant(part), batch, bounds, measured).answer(here, new, index, copies=copies))
+    return list(model.calls), len(units)
