@@ -44,6 +44,12 @@ def test_an_answer_does_not_depend_on_its_company(llama, questions):
     assert other != found
 
 
+def test_every_observation_has_a_seed_of_its_own():
+    keys = [(seed, prompt, n) for seed in range(3) for prompt in ("a", "b", "1", "a1") for n in range(12)]
+    assert len({seed_of(*key) for key in keys}) == len(keys), "of the run's seed, the prompt and the sample"
+    assert seed_of(0, "a", 1) == seed_of(0, "a", 1)
+
+
 def test_models_that_are_alike_answer_alike_with_the_same_luck(llama, questions):
     """Common random numbers: an intervention that changes nothing changes no sample either."""
     idle = Steer(random_directions(llama), 1, 0.0)

@@ -60,6 +60,25 @@ def test_from_every_block_on_the_forward_is_bit_equal(scene):
             assert torch.equal(whole.tallies[site][0].edited, part.tallies[site][0].edited)
 
 
+def test_a_model_that_adds_to_the_stream_in_place_is_recorded_as_it_was(scene):
+    """Between blocks 1 and 2 the stream is changed where it lies: what was recorded behind block 1 is what it returned,
+    or a forward from block 2 on would be changed twice."""
+    model, batch, clean, _ = scene
+
+    def add(module, args, kwargs):
+        held = args[0] if args else kwargs["hidden_states"]
+        held.add_(0.5)
+
+    handle = model.towers["language"].blocks[2].register_forward_pre_hook(add, with_kwargs=True)
+    try:
+        recorder = Recorder(model.towers["language"], len(batch))
+        whole = model.run(batch, through=recorder.recording())
+        part = model.run(batch, through=recorder.recorded().starting(2))
+    finally:
+        handle.remove()
+    assert torch.equal(whole.logits, part.logits) and not torch.equal(whole.logits, clean.logits)
+
+
 def test_skipped_blocks_are_not_computed(scene, monkeypatch):
     model, batch, _, recording = scene
     ran = []
