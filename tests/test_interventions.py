@@ -258,6 +258,7 @@ def still(model):
         (lambda m: KeepOnly(random_subspace(m, sites=[Site(0)]), 1), "the subspace given holds resid_post:0"),
         (lambda m: Ablate(random_directions(m), to="median"), r"to='median'\) is unknown: expected 'mean' or 'zero'"),
         (lambda m: Steer(random_directions(m, role="read"), 0), "was given a read-out vector: expected a write vector"),
+        (lambda m: Clamp(random_directions(m, role="read"), 0, 1.0), "Clamp was given a read-out vector"),
         (lambda m: Steer(random_directions(m, residual_norm=None), 0, unit="residual"), "use unit='raw'"),
         (lambda m: Steer(random_directions(m), 0, unit="sigma"), r"unit='sigma'\) is unknown"),
         (lambda m: Steer(random_directions(m), 0, at="answer"), "scope 'answer' is unknown: expected one of prompt"),

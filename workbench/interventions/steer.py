@@ -34,10 +34,7 @@ class Steer:
 
     def __post_init__(self) -> None:
         checked_scope(self.at)
-        if self.direction.role != "write":
-            raise ValueError(
-                "Steer was given a read-out vector: expected a write vector (a difference of means, for one)."
-            )
+        _refuse_read_out(self.direction, "Steer")
         if self.unit not in ("raw", "residual"):
             raise ValueError(f"Steer(unit={self.unit!r}) is unknown: expected 'raw' or 'residual'.")
         if self.unit == "residual" and self.direction.residual_norm is None:
@@ -82,6 +79,9 @@ class Clamp:
     at: Scope = "all"
     source: int | None = None
 
+    def __post_init__(self) -> None:
+        _refuse_read_out(self.direction, "Clamp")  # what sets the coordinate is added along the direction
+
     def edits(self, model: TracedModel) -> dict[Site, list[LowRankEdit]]:
         out: dict[Site, list[LowRankEdit]] = {}
         for site, basis, _ in placed(self.direction, self.layer, self.source, model, "Clamp"):
@@ -108,3 +108,10 @@ class Clamp:
             "unit": "residual coordinate",
         }
         return {**facts, "at": scope_name(self.at), "source": self.source}
+
+
+def _refuse_read_out(direction: Directions, name: str) -> None:
+    if direction.role != "write":
+        raise ValueError(
+            f"{name} was given a read-out vector: expected a write vector (a difference of means, for one)."
+        )
