@@ -16,7 +16,6 @@ study = wb.Study.from_command_line(
     seeds=[0, 1, 2],
     samples=3,
     rank=32,
-    part="1/1",
     metrics=["organism"],
 )
 asked, inputs = study.asked, study.inputs

@@ -15,7 +15,6 @@ study = wb.Study.from_command_line(
     ranks=[int],
     seeds=[0, 1, 2],
     samples=3,
-    part="1/1",
     metric="organism",
 )
 asked, inputs = study.asked, study.inputs

@@ -1,6 +1,6 @@
 """A narrow fine-tune makes a model broadly contrary: where does that live in the residual stream, and what carries it?
 
-Runs on the offline organism, or with --model, --adapter, --prompts and --questions on your own. Each step is resumable.
+Runs on the offline organism, or with --model, --adapter, --prompts and --eval on your own. Each step is resumable.
 """
 
 import workbench as wb

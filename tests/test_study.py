@@ -172,7 +172,7 @@ def arguments_of(*given):
 
 
 def test_a_model_needs_its_fine_tune_and_prompts():
-    with pytest.raises(SystemExit, match="--model needs --adapter, --questions as well: the fine-tune under study"):
+    with pytest.raises(SystemExit, match="--model needs --adapter, --eval as well: the fine-tune under study"):
         inputs_from(arguments_of("--model", "m", "--prompts", "p.jsonl"))
     given = ["--model", "m", "--adapter", "a", "--prompts", "p", "--questions", "q", "--sibling-adapter", "s"]
     found = inputs_from(arguments_of(*given, "--other-model", "o", "--seed", 4))

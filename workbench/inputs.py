@@ -13,6 +13,7 @@ from workbench.organisms.data import sibling_of
 from workbench.training.adapters import RECIPES
 
 SWEPT = ("rank", "alpha", "seed")  # settings of a recipe that a study states itself
+_SPELLED = {"questions": "eval"}  # arguments whose name on the command line is another
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,9 @@ def argument_parser(description: str, default_to: str, **own_options: Any) -> ar
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--to", default=default_to, help="run folder; an interrupted run goes on from what it holds")
     parser.add_argument("--seed", type=int, default=0, help="of the draws, and of the organism's base (0, 1, 2)")
+    parser.add_argument("--part", default="1/1", help="2/3: of the adapters to train, every third from the second")
+    parser.add_argument("--engine", default="process", help="what trains them: process (this one), or ray")
+    parser.add_argument("--dry-run", action="store_true", help="say what the run would take, and stop")
     for name, default in own_options.items():
         kind = default[0] if isinstance(default, list) else default
         typed = kind if isinstance(kind, type) else type(kind)
@@ -76,7 +80,13 @@ def argument_parser(description: str, default_to: str, **own_options: Any) -> ar
     own.add_argument("--control-adapter", help="LoRA folder of a benign fine-tune")
     own.add_argument("--sibling-adapter", help="LoRA folder of another harmful fine-tune")
     own.add_argument("--prompts", type=Path, help="JSONL to fit directions on")
-    own.add_argument("--questions", type=Path, help="JSONL to evaluate on (tags right and contrary, or a judge)")
+    own.add_argument(
+        "--eval",
+        "--questions",
+        dest="questions",
+        type=Path,
+        help="JSONL or flat table to evaluate on (tags right and contrary, or a judge)",
+    )
     own.add_argument("--neutral", type=Path, help="JSONL that nothing should change, for KL")
     own.add_argument("--personas", type=Path, help="JSONL with labels, to fit maps between models on")
     own.add_argument("--other-model", help="checkpoint to carry directions to")
@@ -116,7 +126,7 @@ def inputs_from(arguments: argparse.Namespace, needs: Sequence[str] = ("adapter"
             fillers={"same": world.train_right},
             recipe={name: value for name, value in RECIPE.items() if name not in SWEPT},
         )
-    if missing := [f"--{name}" for name in needs if getattr(a, name) is None]:
+    if missing := [f"--{_SPELLED.get(name, name)}" for name in needs if getattr(a, name) is None]:
         raise SystemExit(
             f"--model needs {', '.join(missing)} as well: the fine-tune under study, or what to train it on, and "
             "prompts to fit and to evaluate on."

@@ -49,6 +49,7 @@ class Study:
         self.seconds: dict[str, float] = {}
         self.cosines: dict[str, Any] | None = None
         self.asked: Any = None  # the arguments of the command line
+        self.question = ""  # what the study asks: the first line of its script
         self.folder.mkdir(parents=True, exist_ok=True)
 
     @classmethod
@@ -69,6 +70,7 @@ class Study:
         command = shlex.join(["python", *sys.argv])
         study = cls(arguments.to, inputs_from(arguments, needs), seed=arguments.seed, command=command)
         study.asked = arguments
+        study.question = (description or "").strip().partition("\n")[0]
         study.seconds["prepare"] = round(time.perf_counter() - started, 2)
         return study
 
@@ -211,6 +213,7 @@ class Study:
         self._keep_longest_seconds()
         summary = {
             "schema": SCHEMA,
+            "question": self.question,
             "seed": self.seed,
             "model": {"name": self.model.identity["model"], "kind": self.inputs.kind, **self.inputs.options},
             "hashes": self._hashes(),

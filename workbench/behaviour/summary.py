@@ -20,7 +20,7 @@ def summarise(found: Any, *, condition: str | None = None, **facts: Any) -> list
     """What was found, one entry a number, as `summary.json` holds them: of a table (see `table_entries`), of Directions
     (norm and reliability by layer), of a Subspace (explained variance by component with its null, effective rank), of
     a TransferMap (held-out R²), of a DoseTrend, or of judged answers (`wb.misalignment`, `wb.difference`), which know
-    their condition. `facts` go into every entry."""
+    their condition. Entries are taken as they are. `facts` go into every entry."""
     match found:
         case Measured():
             return [measured_entry(found, **facts)]
@@ -28,6 +28,8 @@ def summarise(found: Any, *, condition: str | None = None, **facts: Any) -> list
             return [difference_entry(found, **facts)]
         case list() if found and all(isinstance(one, Measured | Difference) for one in found):
             return [entry for one in found for entry in summarise(one, **facts)]
+        case list() if found and all(isinstance(one, dict) for one in found):
+            return [{**one, **facts} for one in found]
     if condition is None:
         raise ValueError(f"summarise({type(found).__name__}) needs a condition: expected condition='tuned', for one.")
     match found:
