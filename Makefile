@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test check bench format docs-test clean
+.PHONY: demo test check bench studies-a $(RUNS_A) format docs-test clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -33,6 +33,17 @@ check: $(VENV)/installed-dev
 # Quick sizes, one core; `python tests/bench/gpu.py` is the form for a GPU.
 bench: $(VENV)/installed-dev
 	$(BIN)/python tests/bench/run.py --quick
+
+# Paper A on the organism: every script for three base seeds, two at a time, and one page about all of them.
+STUDIES_A := mitigation shift_geometry lora_rank harmful_fraction training_drift modality_routing
+RUNS_A := $(foreach study,$(STUDIES_A),$(foreach seed,0 1 2,runs/studies-a/$(study)/seed$(seed)))
+
+studies-a: $(VENV)/installed
+	$(MAKE) --jobs 2 $(RUNS_A)
+	$(BIN)/python experiments/paper_a.py --runs runs/studies-a --to runs/studies-a/report.html
+
+$(RUNS_A): runs/studies-a/%: $(VENV)/installed
+	$(BIN)/python experiments/$(*D).py --seed $(*F:seed%=%) --to $@
 
 format: $(VENV)/installed-dev
 	$(BIN)/ruff format .

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from hooks.encode import Batch
 from hooks.probe import text_inputs
+from hooks.stacked_adapters import Stacks, stackable
 from hooks.tower_rows import vision_view
 
 BASE = "__base__"  # peft's word for a row without an adapter
@@ -135,8 +136,9 @@ def adapters_by_row(
     in_vision: Callable[[nn.Module], bool],
 ) -> Iterator[None]:
     """While the body runs its forward on `batch`, row r of it passes every LoRA layer under adapter `names[r]` (BASE:
-    under none). `in_vision` says which layers stand in the vision tower, whose rows are pictures. Raises RowsUnknown,
-    from inside the forward, at a layer whose rows are not told; the hooks are removed whatever happens."""
+    under none); plain updates of all adapters go through a layer as one product (`hooks.stacked_adapters`). `in_vision`
+    says which layers stand in the vision tower, whose rows are pictures. Raises RowsUnknown, from inside the forward,
+    at a layer whose rows are not told; the hooks are removed whatever happens."""
     length = 0
 
     def begin(root: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -160,15 +162,29 @@ def adapters_by_row(
             "model.variant(name)."
         )
 
+    stacks, layers = Stacks(), lora_layers(module)
+    stacked = {path for path, layer in layers.items() if stackable(layer, set(names) - {BASE})}
+    waiting: dict[str, list[str]] = {}  # the names of the rows of a layer that has begun
+
     def give(path: str) -> Any:
         def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            return args, {**kwargs, "adapter_names": named(path, layer, args[0])}
+            rows = named(path, layer, args[0])
+            if path in stacked:
+                waiting[path], rows = rows, [BASE] * len(rows)
+            return args, {**kwargs, "adapter_names": rows}
 
         return hook
 
-    layers = lora_layers(module)
-    with _pre_hooks([(module, begin, True), *((layer, give(path), True) for path, layer in layers.items())]):
-        yield
+    def add(path: str) -> Any:
+        return lambda layer, args, out: stacks.add(path, layer, waiting.pop(path), args[0], out)
+
+    after = [layers[path].register_forward_hook(add(path)) for path in stacked]
+    try:
+        with _pre_hooks([(module, begin, True), *((layer, give(path), True) for path, layer in layers.items())]):
+            yield
+    finally:
+        for handle in after:
+            handle.remove()
 
 
 def _pictures_owners(module: Any, batch: Batch, x: Tensor) -> list[int] | None:

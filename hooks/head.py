@@ -52,3 +52,19 @@ class NextToken:
         if self._gathered:
             return logits[:, 0].clone()  # an ordinary tensor: that of the forward may not be written into
         return last_rows(logits if self._cuts else logits[:, self._columns], self._of_row)
+
+
+@contextmanager
+def contiguous_head(module: nn.Module) -> Iterator[None]:
+    """While the body generates, the head reads a contiguous tensor: the library hands it the strided slice of the last
+    column, which torch multiplies with a copy of the whole head for every row."""
+    finds: Any = getattr(module, "get_output_embeddings", None)
+    head = None if finds is None else finds()
+    if head is None:
+        yield
+        return
+    handle = head.register_forward_pre_hook(lambda _, args: (args[0].contiguous(), *args[1:]) if args else None)
+    try:
+        yield
+    finally:
+        handle.remove()

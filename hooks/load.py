@@ -38,12 +38,12 @@ def load_model(
 ) -> HuggingFaceModel:
     """A model ready for capture and edits, in eval mode.
 
-    `adapter` is a LoRA folder (its variant is called `"tuned"`) or a dict name -> folder; the base model stays
-    available as variant `"base"`. An adapter that is missing tensors, or that changes nothing, raises ValueError. With
-    a module, give its tokenizer (and processor, for images). `backend` is `"hf"` (the default), `"transformer_lens"`
-    (text; works on a copy of a module that is given) or `"nnsight"`; a TransformerBridge or an nnsight model that is
-    given keeps its own. `check` examines the model (`hooks.selftest`; a large one briefly) and raises SelfTestFailed
-    when it breaks a promise that every number rests on; the result is `model.checkup`.
+    `adapter` is a LoRA folder (its variant is called `"tuned"`) or a dict name -> folder (empty: none); the base
+    model stays available as variant `"base"`. An adapter that is missing tensors, or that changes nothing, raises
+    ValueError. With a module, give its tokenizer (and processor, for images). `backend` is `"hf"` (the default),
+    `"transformer_lens"` (text; works on a copy of a module that is given) or `"nnsight"`; a TransformerBridge or an
+    nnsight model that is given keeps its own. `check` examines the model (`hooks.selftest`; a large one briefly)
+    and raises SelfTestFailed when it breaks a promise that every number rests on; the result is `model.checkup`.
     """
     kind, wrapper, name_or_path_or_module = chosen(backend, name_or_path_or_module)
     if wrapper is not None:
@@ -92,7 +92,7 @@ def load_model(
         "tokenizer": _tokenizer_hash(tokenizer, processor),
         **pictures_identity(processor),
     }
-    if adapter is not None:
+    if adapter is not None and adapter != {}:
         folders = dict(adapter) if isinstance(adapter, Mapping) else {"tuned": adapter}
         adapters = adapters_from(module, {name: Path(at) for name, at in folders.items()}, identity["weights"])
         identity["adapters"] = {variant: folder_hash(Path(folder)) for variant, folder in folders.items()}

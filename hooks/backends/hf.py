@@ -22,7 +22,7 @@ from hooks.decoding import (
 )
 from hooks.encode import Batch
 from hooks.engine import Passed, Stop, Visit, forward_hooks, hooked, wanted
-from hooks.head import NextToken
+from hooks.head import NextToken, contiguous_head
 from hooks.model import Edits, Generation, Keeps, Trace
 from hooks.positions import Tokens
 from hooks.prefix_cache import Prefix, text_of
@@ -136,6 +136,7 @@ class HuggingFaceModel(LoadedModel):
                 plain_settings(self.module),
                 self._ready(batch),
                 quick_few_queries(self.device, self.dtype),
+                contiguous_head(self.module),
                 hooking as visit,
             ):
                 out = self._generate(inputs, **options) if by is None else by(inputs, options, clock, visit)

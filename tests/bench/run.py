@@ -37,6 +37,7 @@ BENCHMARKS = {
     "stats": "B11",
     "plan": "B12",
     "workflow": "B13",
+    "population": "B14",
     "layer_study": "B15",
 }
 ON_GPU = [name for name in BENCHMARKS if name not in ("store", "plan")]  # the others' numbers do not depend on it

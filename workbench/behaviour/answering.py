@@ -14,20 +14,23 @@ from typing import Any
 
 import torch
 
+from hooks.adapter_rows import RowsUnknown
+from hooks.encode import Batch
 from hooks.encoded_prompts import EncodedPrompts
-from hooks.model import NothingEdited
+from hooks.model import Generation, NothingEdited
 from hooks.prompt import Prompt, as_prompts
 from hooks.sampling import SeededSampling
 from stores import ResultTable, content_key, provenance
 from workbench.behaviour.answer_faults import faults_of
-from workbench.behaviour.conditions import Condition, Given, conditions_of
+from workbench.behaviour.conditions import Condition, Given, conditions_of, parts_of, variants_a_batch
+from workbench.interventions.cells import CellTally
 from workbench.interventions.passes import Passes
 from workbench.interventions.planner import NEARLY_EMPTY, Bounds
 from workbench.interventions.work import memory_of
 from workbench.progress import Progress
 from workbench.units import kinds_of, length_sorted
 
-ANSWERS_VERSION = 1
+ANSWERS_VERSION = 2  # 2: variants may share a batch
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,8 @@ def sample_answers(
 
     `conditions` names what is compared, see `conditions_of`: `{"base": "base", "tuned": "tuned", "steered": ("tuned",
     wb.Steer(v, layer=12, coefficient=-2.0))}`. Conditions of one variant are rows of shared batches, of at most
-    `max_tokens` prompt and answer tokens. `model` may be an endpoint (`wb.endpoint("openai:NAME")`): the same table,
+    `max_tokens` prompt and answer tokens; so are variants without interventions, as many as fit. `model` may be an
+    endpoint (`wb.endpoint("openai:NAME")`): the same table,
     without conditions. A run that was stopped goes on in `to`. Raises NothingEdited when a condition's interventions
     touched no prompt, PromptError for a system turn that the chat template drops.
     """
@@ -121,50 +125,68 @@ def _writer(model: Any, prompts: Sequence[Prompt], conditions: Any, how: Samplin
 
 
 class LocalWriter:
-    """Answers of a model in this process. A part is a variant: its conditions are rows of the same batches."""
+    """Answers of a model in this process. A part is one variant with all its conditions, which share what they read; or
+    several variants that are asked as they are, which share the base's weights."""
 
     def __init__(self, model: Any, prompts: Sequence[Prompt], conditions: list[Condition], how: Sampling) -> None:
         self._model, self._prompts, self._how = model, prompts, how
         self._encoded = EncodedPrompts(model.encoder, prompts)
         self._conditions = conditions
         self._edits = {one.name: one.edits(model) for one in conditions}
-        self.parts = list(dict.fromkeys(one.variant for one in conditions))
+        self.parts: dict[str, list[Condition]] = {}
         self.described = [one.describe(model) for one in conditions]
 
     def units(self, asked: Sequence[Observation], max_tokens: int) -> list[list[int]]:
-        """Observations that share a batch, of similar length."""
+        """Observations that share a batch, of similar length; as many variants go with them as leave room."""
         self._max_tokens = max_tokens
         lengths = [self._encoded.lengths[one.prompt] + self._how.max_new_tokens for one in asked]
         kinds = kinds_of(self._model, [self._prompts[one.prompt] for one in asked], lengths)
-        return length_sorted(lengths, max_tokens, kinds)
+        units = length_sorted(lengths, max_tokens, kinds)
+        self.parts = parts_of(self._model, self._conditions, variants_a_batch(units, lengths, max_tokens))
+        return units
 
     def rows(self, part: str, asked: Sequence[Observation]) -> Iterator[dict[str, Any]]:
-        """The rows of one variant's conditions."""
-        how, here = self._how, [one for one in self._conditions if one.variant == part]
+        """The rows of one part's conditions."""
+        how = self._how
         prompts = list(dict.fromkeys(one.prompt for one in asked))  # each is read once, whatever its samples
         batch = self._model.encoder.collate(self._encoded.taken(prompts), "left")
         index = [prompts.index(one.prompt) for one in asked]
-        columns = batch.inputs["input_ids"].shape[1]
-        tokens = self._max_tokens * columns // (columns + how.max_new_tokens)  # what is left to prompts, over all cells
-        bounds = Bounds(tokens, memory_of(self._model), False, NEARLY_EMPTY.get(self._model.device.type, 2048))
-        passes = Passes(self._model.variant(part), batch, bounds)
         drawing = SeededSampling(
             [one.seed for one in asked], **asdict(how), real=batch.tokens.position[torch.tensor(index)] >= 0
         )
-        edits = {c: self._edits[one.name] for c, one in enumerate(here)}
-        for out in passes.answer(edits, how.max_new_tokens, index, logits_processor=[drawing]):
-            for place, c in enumerate(out.cells):
+        for conditions, out, tallies in self._answered(self.parts[part], batch, index, drawing):
+            for place, condition in enumerate(conditions):
                 for row, one in enumerate(asked):
-                    at, tally = place * len(asked) + row, out.tallies[place]
+                    at = place * len(asked) + row
                     yield {
-                        "condition": here[c].name,
-                        "variant": part,
+                        "condition": condition.name,
+                        "variant": condition.variant,
                         **self._written(one),
-                        **answer_facts(
-                            out.generation.texts[at], out.generation.token_ids[at], out.generation.finished[at]
-                        ),
-                        "edited": int(tally.edited[row]) if edits[c] else None,
+                        **answer_facts(out.texts[at], out.token_ids[at], out.finished[at]),
+                        "edited": int(tallies[place].edited[row]) if condition.interventions else None,
                     }
+
+    def _answered(
+        self, here: Sequence[Condition], batch: Batch, index: Sequence[int], drawing: SeededSampling
+    ) -> Iterator[tuple[Sequence[Condition], Generation, list[CellTally]]]:
+        """The answers of conditions that share a part: condition by condition, and for each in the order of `index`."""
+        new, columns = self._how.max_new_tokens, batch.inputs["input_ids"].shape[1]
+        tokens = self._max_tokens * columns // (columns + new)  # what is left to prompts, over all cells
+        bounds = Bounds(tokens, memory_of(self._model), False, NEARLY_EMPTY.get(self._model.device.type, 2048))
+        passes = Passes(self._model.variant(here[0].variant), batch, bounds)
+        variants = [one.variant for one in here]
+        if len(set(variants)) == 1:
+            edits = {c: self._edits[one.name] for c, one in enumerate(here)}
+            for out in passes.answer(edits, new, index, logits_processor=[drawing]):
+                yield [here[c] for c in out.cells], out.generation, out.tallies
+            return
+        try:
+            answers = passes.across(variants, new, index, logits_processor=[drawing])
+        except RowsUnknown:  # a layer that does not show which rows it reads
+            for one in here:
+                yield from self._answered([one], batch, index, drawing)
+        else:
+            yield here, answers, []
 
     def _written(self, one: Observation) -> dict[str, Any]:
         prompt = self._prompts[one.prompt]

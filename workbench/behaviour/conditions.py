@@ -56,3 +56,26 @@ def _condition(model: Any, name: str, what: Given, active: str) -> Condition:
                 "(wb.Ablate, wb.Steer, ...), or a tuple of a name and interventions."
             )
     return Condition(name, variant, tuple(parts))
+
+
+def variants_a_batch(units: Sequence[Sequence[int]], lengths: Sequence[int], max_tokens: int) -> int:
+    """How many variants may be rows of one batch: so many that the largest unit, for each of them, still fits."""
+    largest = max((len(unit) * max(lengths[i] for i in unit) for unit in units), default=1)
+    return max(1, max_tokens // largest)
+
+
+def parts_of(model: Any, conditions: Sequence[Condition], most: int) -> dict[str, list[Condition]]:
+    """The conditions that share batches, by the name of their part: those of one variant; and up to `most` variants
+    that no intervention acts on, where the model can have adapters as rows."""
+    by_variant: dict[str, list[Condition]] = {}
+    for one in conditions:
+        by_variant.setdefault(one.variant, []).append(one)
+    plain = [name for name, own in by_variant.items() if not any(one.interventions for one in own)]
+    if model.why_not_by_row(plain):
+        most = 1
+    shared = [plain[at : at + most] for at in range(0, len(plain), most)]
+    alone = [[name] for name in by_variant if name not in plain]
+    return {
+        part[0] if len(part) == 1 else f"{part[0]}..{part[-1]}": [one for name in part for one in by_variant[name]]
+        for part in (*shared, *alone)
+    }

@@ -151,10 +151,31 @@ class Passes:
         shared = self._shared(one.start).rows(list(range(n)) * len(one.cells))
         return next_token(self._model, grid.batch(self._left), grid.banks(n, self._model.d_model), shared)
 
-    def _shared(self, length: int) -> Prefix:
+    def _shared(self, length: int) -> Any:
         if length not in self._prefixes:
-            self._prefixes = {length: prefix(self._model, self._batch, length)}
+            self._prefixes = {length: self._prefix(self._model, self._left, length)}
         return self._prefixes[length]
+
+    def _prefix(self, model: Any, batch: Batch, length: int) -> Any:
+        return prefix(model, batch, length)
+
+    def across(
+        self, variants: Sequence[str], max_new_tokens: int, prompts: Sequence[int], **sampling: Any
+    ) -> Generation:
+        """Texts of several variants without edits, as rows of one batch: variant by variant, and for each the answers
+        to the rows `prompts` of the batch. A prompt of many answers is read once a variant."""
+        n = len(self._batch)
+        rows = self._left.rows(list(range(n)) * len(variants))
+        asked = [place * n + row for place in range(len(variants)) for row in prompts]
+        shared = None
+        if len(prompts) > n and self.columns > 1 and self.allowed.prefix is None:
+            shared = self._prefix(self._by_row(variants, n), rows, self.columns - 1).rows(asked)
+        return self._by_row(variants, len(prompts)).generate(
+            rows.rows(asked), must_edit=False, max_new_tokens=max_new_tokens, after=shared, **sampling
+        )
+
+    def _by_row(self, variants: Sequence[str], each: int) -> Any:
+        return self._model.variant([variant for variant in variants for _ in range(each)])
 
     def answer(
         self,

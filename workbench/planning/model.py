@@ -102,13 +102,22 @@ class PlannedModel(HuggingFaceModel):
         raise RuntimeError(f"{self.name} is only planned: expected wb.load_model(...) for anything that runs.")
 
     def variant(self, name: str | Sequence[str]) -> PlannedModel:  # type: ignore[override]
-        """The same plan with this adapter on. Raises ValueError for one that is not named."""
-        if not isinstance(name, str) or name not in self.variants:
+        """The same plan with this adapter on, or with one for each row. Raises ValueError for one that is not named."""
+        names = (name,) if isinstance(name, str) else tuple(name)
+        if strange := [one for one in names if one not in self.variants]:
             raise ValueError(
-                f"variant {name!r} is not planned: expected one of {', '.join(self.variants)} (variants=)."
+                f"variant {strange[0]!r} is not planned: expected one of {', '.join(self.variants)} (variants=)."
             )
         view = copy.copy(self)  # the calls stay in one list
-        view.active = None if name == "base" else name
+        view.active = names if not isinstance(name, str) else None if name == "base" else name
+        return view
+
+    def with_variants(self, names: Sequence[str]) -> PlannedModel:
+        """The same model with other adapters, and calls of its own."""
+        view = copy.copy(self)
+        device, dtype, _ = self._planned
+        view._planned = (device, dtype, ("base", *names))
+        view.active, view.calls, view.pictures = next(iter(names), None), [], {}
         return view
 
     def why_not_by_row(self, variants: Sequence[str]) -> str | None:
@@ -209,13 +218,11 @@ class PlannedPasses(Passes):
         self._model.note("read", batch, behind=one.start, logits=len(batch))
         return self._trace(len(batch))
 
-    def _shared(self, length: int) -> Any:
-        if length not in self._prefixes:
-            self._prefixes = {length: _NoCache(length)}  # type: ignore[dict-item]
-            real = int((self._left.tokens.position[:, :length] >= 0).sum())
-            rows, images = len(self._left), len(self._left.image_rows)
-            self._model.calls.append(Call("prefix", rows, length, real, images, min(images, 1), new=1, logits=rows))
-        return self._prefixes[length]
+    def _prefix(self, model: Any, batch: Batch, length: int) -> Any:
+        real = int((batch.tokens.position[:, :length] >= 0).sum())
+        rows, images = len(batch), len(batch.image_rows)
+        self._model.calls.append(Call("prefix", rows, length, real, images, min(images, 1), new=1, logits=rows))
+        return _NoCache(length)
 
 
 @dataclass(frozen=True)
