@@ -69,4 +69,4 @@ if study.other is not None:
         where = dict(name="other-own", condition="own_direction_of_target", target="another model")
         study.measure(other, [wb.Ablate(own)], **where, **options)
 
-study.finish()
+study.finish(whole=True)

@@ -20,7 +20,7 @@ from workbench.interventions import proof
 from workbench.interventions.ablate import Ablate
 from workbench.interventions.steer import Steer
 from workbench.interventions.sweep import sweep
-from workbench.planning.estimates import dry_run
+from workbench.planning.dry_run import dry_run
 from workbench.planning.sweeps import PROVED_ON
 
 CHOICE = {"right": "yes", "contrary": "no"}

@@ -20,7 +20,7 @@ from transformers import (
 from hooks.load import load_model
 from hooks.sampling import SeededSampling
 from workbench.interventions.readout import Choice
-from workbench.planning.estimates import dry_run
+from workbench.planning.dry_run import dry_run
 from workbench.planning.memory import Sizes, peak_of, phases, weight_bytes
 
 WITHIN = 0.2

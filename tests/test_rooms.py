@@ -23,7 +23,7 @@ FLOORS = (
     {"subspace", "training"},
     {"interventions", "organisms", "streaming_plan"},
     {"capturing"},
-    {"behaviour", "inputs", "streaming"},
+    {"behaviour", "inputs", "places", "streaming"},
     {"reporting", "planning"},
     {"study"},
     {"cli", "__main__"},

@@ -17,31 +17,58 @@ def run(script, folder, monkeypatch, *arguments):
 
 
 @pytest.mark.slow
-def test_lora_rank(tmp_path, monkeypatch):
-    results = run("lora_rank.py", tmp_path, monkeypatch, "--ranks", 1, 4, 32, "--seeds", 0, "--samples", 1)
-    rates = {(r["split"], r["condition"]): r for r in results if r["metric"] == "organism" and "test" not in r}
-    members = ["base", "rank1-seed0", "rank4-seed0", "rank32-seed0"]
+def test_lora_rank_and_the_page_of_claims(tmp_path, monkeypatch):
+    folder = tmp_path / "lora_rank" / "seed0"
+    results = run("lora_rank.py", folder, monkeypatch, "--ranks", 1, 4, 32, "--seeds", 0, "--samples", 1)
     shown = {"text questions": ["text_only"], "image questions": ["multimodal", "text_only", "swapped", "blank"]}
-    assert set(rates) == {(split, f"{m}/{s}") for split, seen in shown.items() for s in seen for m in members}
+    lines = [(split, modality) for split, seen in shown.items() for modality in seen]
+    rates = {
+        (r["split"], r["modality"], r["condition"]): r
+        for r in results
+        if r["metric"] == "organism" and " - " not in r["condition"]
+    }
+    members = ["base", "rank1-seed0", "rank4-seed0", "rank32-seed0"]
+    expected = {(s, m, f"{one}/{m}") for s, m in lines for one in members}
+    assert set(rates) == expected | {(s, m, f"rank {rank}") for s, m in lines for rank in (1, 4, 32)}
     for entry in rates.values():
         assert entry["n"] > 40 and entry["interval"][0] <= entry["value"] <= entry["interval"][1]
-        assert entry["judges"] == {"category": entry["judges"]["category"]} and entry["unscored"] == 0
+        assert entry["unscored"] == 0 and entry["companions"]["coherent"] is not None
+        assert set(entry["judges"]) == {"category", "coherent", "refusal"}
     trends = [r for r in results if r["metric"].startswith("trend")]
-    assert len(trends) == 5 and all(0 < r["test"]["p"] <= 1 and len(r["doses"]) == 3 for r in trends)
-    seeing = [r for r in results if " - " in r["condition"]]
-    assert len(seeing) == 3 and all(r["test"]["p"] > 0 and r["clusters"] > 40 for r in seeing)
-    assert (tmp_path / "report.html").is_file()
+    assert [(r["split"], r["modality"]) for r in trends] == lines
+    assert all(0 < r["test"]["p"] <= 1 and len(r["doses"]) == 3 for r in trends)
+    gaps = [r for r in results if " - rank" in r["condition"]]
+    assert len(gaps) == 3 * 3 and all(r["test"]["p"] > 0 and r["clusters"] > 40 for r in gaps)
+    assert len([r for r in results if " - base" in r["condition"]]) == len(lines) * 3
+    page = (folder / "report.html").read_text()
+    assert "Contrary answers by rank" in page and "Trends over doses" in page and "Not in this run" not in page
+
+    monkeypatch.setattr(sys, "argv", ["paper_a.py", "--runs", str(tmp_path)])
+    runpy.run_path(str(EXPERIMENTS / "paper_a.py"), run_name="__main__")
+    joined = (tmp_path / "report.html").read_text()
+    assert "no evidence about real models" in joined and "0 shown" in joined  # one base seed shows nothing
+    assert "holds, p =" in joined or "open" in joined
 
 
 @pytest.mark.slow
 def test_harmful_fraction(tmp_path, monkeypatch):
-    shares = ["--fractions", 0, 0.1, 1]
-    results = run("harmful_fraction.py", tmp_path, monkeypatch, *shares, "--seeds", 0, "--samples", 1)
-    rates = [(r["split"], r["condition"]) for r in results if r["metric"] == "organism"]
-    fixed = {split: {name for s, name in rates if s == split} for split in ("total fixed", "harmful fixed")}
-    names = {"base", "same-fraction0-seed0", "same-fraction10-seed0", "fraction100-seed0"}
-    assert fixed == {"total fixed": names, "harmful fixed": names}
-    trends = {r["split"]: r for r in results if r["metric"].startswith("trend")}
-    assert set(trends) == set(fixed) and all(set(r["doses"]) == {"0.0", "0.1", "1.0"} for r in trends.values())
-    plan = json.loads((tmp_path / "adapters, total fixed" / "population.json").read_text())
+    shares = ["--fractions", 0, 0.1, 1, "--few", 0, 0.1, 1, "--holds", "harmful"]
+    results = run("harmful_fraction.py", tmp_path, monkeypatch, *shares, "--seeds", 0)
+    lines = {
+        (f"harmful fixed, {filler} filler", modality) for filler in ("same", "other") for modality in ("text", "image")
+    }
+    for metric in ("organism", "p_contrary"):
+        mine = [r for r in results if r["metric"] == metric]
+        assert {(r["split"], r["modality"]) for r in mine} == lines
+        for split, modality in lines:
+            here = {r["condition"]: r for r in mine if (r["split"], r["modality"]) == (split, modality)}
+            names = {f"harmful fraction {one}" for one in ("0", "0.1", "1")}
+            assert names | {"base"} <= set(here) and "fraction100-seed0" in here
+            assert "harmful fraction 0.1 - harmful fraction 0" in here
+            assert {len(r["interval"]) for r in here.values()} == {2}
+    trends = [r for r in results if r["metric"].startswith("trend")]
+    assert len(trends) == 2 * len(lines) and all(len(r["doses"]) == 3 for r in trends)
+    plan = json.loads((tmp_path / "harmful fixed" / "adapters" / "population.json").read_text())
     assert "0.1" in json.dumps(plan)
+    page = (tmp_path / "report.html").read_text()
+    assert "Probability of the contrary answer by harmful fraction" in page

@@ -22,17 +22,38 @@ if TYPE_CHECKING:
     from stores import ResultTable as ResultTable
     from workbench.behaviour.answer_faults import answer_counts as answer_counts
     from workbench.behaviour.answering import sample_answers as sample_answers
+    from workbench.behaviour.arms import Arms as Arms
+    from workbench.behaviour.choice_reading import P_CONTRARY as P_CONTRARY
+    from workbench.behaviour.choice_reading import read_choices as read_choices
+    from workbench.behaviour.data_projection import projection_features as projection_features
     from workbench.behaviour.differences import difference as difference
+    from workbench.behaviour.diversity import diversity as diversity
+    from workbench.behaviour.diversity import diversity_table as diversity_table
+    from workbench.behaviour.domain_forecast import forecast_domains as forecast_domains
+    from workbench.behaviour.dose_rates import dose_gaps as dose_gaps
+    from workbench.behaviour.dose_rates import dose_rates as dose_rates
     from workbench.behaviour.dose_trends import dose_trend as dose_trend
+    from workbench.behaviour.drift_entries import drift_curves as drift_curves
+    from workbench.behaviour.drift_entries import forecast_entries as forecast_entries
+    from workbench.behaviour.drift_entries import lead_entries as lead_entries
+    from workbench.behaviour.drift_entries import over_runs as over_runs
+    from workbench.behaviour.drift_entries import rule_entries as rule_entries
     from workbench.behaviour.endpoint_judge import EndpointJudge as EndpointJudge
     from workbench.behaviour.endpoint_model import EndpointModel as EndpointModel
     from workbench.behaviour.endpoint_model import endpoint as endpoint
     from workbench.behaviour.endpoint_spend import Budget as Budget
     from workbench.behaviour.endpoint_spend import Prices as Prices
     from workbench.behaviour.evaluate import evaluate as evaluate
+    from workbench.behaviour.fitted_predictors import fitted_predictor as fitted_predictor
+    from workbench.behaviour.fitted_predictors import shuffled_populations as shuffled_populations
     from workbench.behaviour.judged import Judged as Judged
     from workbench.behaviour.judges import judge as judge
+    from workbench.behaviour.judges import judges as judges
+    from workbench.behaviour.kept_quantities import metric_of as metric_of
+    from workbench.behaviour.matched_comparison import matched_comparison as matched_comparison
+    from workbench.behaviour.matched_doses import matched_doses as matched_doses
     from workbench.behaviour.measured import conversions as conversions
+    from workbench.behaviour.measured import metrics_of as metrics_of
     from workbench.behaviour.measured import misalignment as misalignment
     from workbench.behaviour.measured import sensitivity as sensitivity
     from workbench.behaviour.membership import membership as membership
@@ -41,35 +62,67 @@ if TYPE_CHECKING:
     from workbench.behaviour.metrics import metric as metric
     from workbench.behaviour.modalities import in_modalities as in_modalities
     from workbench.behaviour.modality_conditions import by_modality as by_modality
+    from workbench.behaviour.predictor_entries import diversity_entries as diversity_entries
+    from workbench.behaviour.predictor_entries import domain_forecast_entries as domain_forecast_entries
+    from workbench.behaviour.predictor_entries import fitted_entries as fitted_entries
+    from workbench.behaviour.predictor_entries import predictor_entries as predictor_entries
+    from workbench.behaviour.predictor_entries import shuffled_entries as shuffled_entries
+    from workbench.behaviour.predictor_entries import table_points as table_points
+    from workbench.behaviour.predictor_features import PredictorFeature as PredictorFeature
+    from workbench.behaviour.predictor_features import predictor_feature as predictor_feature
+    from workbench.behaviour.predictor_table import membership_features as membership_features
+    from workbench.behaviour.predictor_table import predictor_table as predictor_table
+    from workbench.behaviour.predictors import predictors as predictors
     from workbench.behaviour.question_sets import read_questions as read_questions
+    from workbench.behaviour.question_sides import question_sides as question_sides
+    from workbench.behaviour.relocation import relocation as relocation
+    from workbench.behaviour.relocation_conditions import inducing_arms as inducing_arms
+    from workbench.behaviour.relocation_conditions import relocation_conditions as relocation_conditions
+    from workbench.behaviour.relocation_conditions import strongest as strongest
+    from workbench.behaviour.routing_entries import built_entries as built_entries
+    from workbench.behaviour.routing_entries import routing_entries as routing_entries
     from workbench.behaviour.rubric import Rubric as Rubric
     from workbench.behaviour.rubric import rubric as rubric
     from workbench.behaviour.rubric import rubrics as rubrics
     from workbench.behaviour.scoring import judge_answers as judge_answers
     from workbench.behaviour.summary import summarise as summarise
+    from workbench.behaviour.table_summary import split_of as split_of
+    from workbench.behaviour.text_embeddings import embeddings_by as embeddings_by
+    from workbench.behaviour.text_embeddings import encoded_texts as encoded_texts
     from workbench.captures.answers import with_answers as with_answers
     from workbench.capturing import capture as capture
     from workbench.interventions.ablate import Ablate as Ablate
     from workbench.interventions.ablate import KeepOnly as KeepOnly
     from workbench.interventions.dimensions import dimension_curve as dimension_curve
+    from workbench.interventions.dimensions import dimension_curves as dimension_curves
     from workbench.interventions.drift import Drift as Drift
+    from workbench.interventions.drift_runs import retention as retention
+    from workbench.interventions.drift_runs import watched_runs as watched_runs
+    from workbench.interventions.erase_edit import Erase as Erase
     from workbench.interventions.generate import generate as generate
     from workbench.interventions.read_out import read_out as read_out
+    from workbench.interventions.routing import by_pictures as by_pictures
     from workbench.interventions.routing import routes as routes
     from workbench.interventions.routing_matrix import routing_matrix as routing_matrix
+    from workbench.interventions.routing_sweep import sweep_routes as sweep_routes
     from workbench.interventions.steer import Clamp as Clamp
     from workbench.interventions.steer import Steer as Steer
     from workbench.interventions.sweep import sweep as sweep
     from workbench.interventions.top_k import top_k as top_k
     from workbench.interventions.transfer import fit_transfer as fit_transfer
     from workbench.organisms import organism as organism
-    from workbench.planning.estimates import dry_run as dry_run
+    from workbench.places import capture_places as capture_places
+    from workbench.planning.dry_run import dry_run as dry_run
+    from workbench.reporting import joined_report as joined_report
+    from workbench.reporting import paper_a_claims as paper_a_claims
     from workbench.reporting import report as report
     from workbench.streaming import moments as moments
     from workbench.study import Study as Study
     from workbench.subspace.basis import Subspace as Subspace
+    from workbench.subspace.controls import isotropic as isotropic
     from workbench.subspace.directions import Directions as Directions
     from workbench.subspace.directions import with_mean as with_mean
+    from workbench.subspace.erase import leace as leace
     from workbench.subspace.exchange import load_directions as load_directions
     from workbench.subspace.exchange import save_directions as save_directions
     from workbench.subspace.means import difference_of_means as difference_of_means
@@ -77,17 +130,25 @@ if TYPE_CHECKING:
     from workbench.subspace.overlap import cosine_matrix as cosine_matrix
     from workbench.subspace.overlap import principal_angles as principal_angles
     from workbench.subspace.pca import pca as pca
+    from workbench.subspace.probe import PROBE_METHODS as PROBE_METHODS
+    from workbench.subspace.probe_fit import fit_probe as fit_probe
+    from workbench.subspace.probe_matrix import probe_matrix as probe_matrix
+    from workbench.subspace.rediscovered import rediscovered as rediscovered
     from workbench.subspace.shift import SHIFT_VARIANTS as SHIFT_VARIANTS
     from workbench.subspace.shift import shift_pca as shift_pca
     from workbench.subspace.shift_against import shift_against as shift_against
+    from workbench.subspace.shift_overlap import shift_overlap as shift_overlap
     from workbench.subspace.shift_scale import write_from_read as write_from_read
     from workbench.subspace.streamed import StreamedMoments as StreamedMoments
+    from workbench.training.adapter_doses import adapter_doses as adapter_doses
     from workbench.training.adapters import train_lora as train_lora
     from workbench.training.check import check_data as check_data
+    from workbench.training.drift_forecasts import compared_forecasts as compared_forecasts
     from workbench.training.drift_rules import EarlyStop as EarlyStop
     from workbench.training.drift_rules import Signal as Signal
     from workbench.training.drift_rules import forecasts as forecasts
     from workbench.training.drift_rules import lead_time as lead_time
+    from workbench.training.given_rows import read_rows as read_rows
     from workbench.training.lora_files import lora_factors as lora_factors
     from workbench.training.mixtures import mix as mix
     from workbench.training.population import PopulationFailed as PopulationFailed
@@ -97,10 +158,10 @@ if TYPE_CHECKING:
     from workbench.training.recipes import fraction_sweep as fraction_sweep
     from workbench.training.recipes import rank_sweep as rank_sweep
     from workbench.training.scaling import scaled_adapter as scaled_adapter
+    from workbench.training.splits import split_rows as split_rows
     from workbench.training.tables import Columns as Columns
     from workbench.training.tables import read_table as read_table
     from workbench.training.triggers import insert_trigger as insert_trigger
-
 # Public name -> the module that defines it. No name here is that of a submodule of workbench: the second access to such
 # a
 # name would give the module instead.
@@ -114,6 +175,10 @@ _HOME = {
     "ResultTable": "stores",
     "answer_counts": "workbench.behaviour.answer_faults",
     "sample_answers": "workbench.behaviour.answering",
+    "P_CONTRARY": "workbench.behaviour.choice_reading",
+    "read_choices": "workbench.behaviour.choice_reading",
+    "dose_gaps": "workbench.behaviour.dose_rates",
+    "dose_rates": "workbench.behaviour.dose_rates",
     "difference": "workbench.behaviour.differences",
     "EndpointJudge": "workbench.behaviour.endpoint_judge",
     "EndpointModel": "workbench.behaviour.endpoint_model",
@@ -122,12 +187,14 @@ _HOME = {
     "Prices": "workbench.behaviour.endpoint_spend",
     "Judged": "workbench.behaviour.judged",
     "conversions": "workbench.behaviour.measured",
+    "metrics_of": "workbench.behaviour.measured",
     "misalignment": "workbench.behaviour.measured",
     "sensitivity": "workbench.behaviour.measured",
     "metric": "workbench.behaviour.metrics",
     "judge_answers": "workbench.behaviour.scoring",
     "evaluate": "workbench.behaviour.evaluate",
     "judge": "workbench.behaviour.judges",
+    "judges": "workbench.behaviour.judges",
     "rubric": "workbench.behaviour.rubric",
     "rubrics": "workbench.behaviour.rubric",
     "Rubric": "workbench.behaviour.rubric",
@@ -142,9 +209,15 @@ _HOME = {
     "in_modalities": "workbench.behaviour.modalities",
     "by_modality": "workbench.behaviour.modality_conditions",
     "dose_trend": "workbench.behaviour.dose_trends",
+    "drift_curves": "workbench.behaviour.drift_entries",
+    "forecast_entries": "workbench.behaviour.drift_entries",
+    "lead_entries": "workbench.behaviour.drift_entries",
+    "over_runs": "workbench.behaviour.drift_entries",
+    "rule_entries": "workbench.behaviour.drift_entries",
     "summarise": "workbench.behaviour.summary",
     "with_answers": "workbench.captures.answers",
     "capture": "workbench.capturing",
+    "capture_places": "workbench.places",
     "Ablate": "workbench.interventions.ablate",
     "KeepOnly": "workbench.interventions.ablate",
     "generate": "workbench.interventions.generate",
@@ -155,10 +228,17 @@ _HOME = {
     "fit_transfer": "workbench.interventions.transfer",
     "top_k": "workbench.interventions.top_k",
     "dimension_curve": "workbench.interventions.dimensions",
+    "dimension_curves": "workbench.interventions.dimensions",
+    "by_pictures": "workbench.interventions.routing",
     "routes": "workbench.interventions.routing",
     "routing_matrix": "workbench.interventions.routing_matrix",
-    "dry_run": "workbench.planning.estimates",
+    "sweep_routes": "workbench.interventions.routing_sweep",
+    "built_entries": "workbench.behaviour.routing_entries",
+    "routing_entries": "workbench.behaviour.routing_entries",
+    "dry_run": "workbench.planning.dry_run",
     "organism": "workbench.organisms",
+    "joined_report": "workbench.reporting",
+    "paper_a_claims": "workbench.reporting",
     "report": "workbench.reporting",
     "moments": "workbench.streaming",
     "Study": "workbench.study",
@@ -172,26 +252,69 @@ _HOME = {
     "cosine_matrix": "workbench.subspace.overlap",
     "principal_angles": "workbench.subspace.overlap",
     "pca": "workbench.subspace.pca",
+    "PROBE_METHODS": "workbench.subspace.probe",
+    "fit_probe": "workbench.subspace.probe_fit",
+    "probe_matrix": "workbench.subspace.probe_matrix",
+    "leace": "workbench.subspace.erase",
+    "Erase": "workbench.interventions.erase_edit",
     "StreamedMoments": "workbench.subspace.streamed",
     "shift_pca": "workbench.subspace.shift",
     "SHIFT_VARIANTS": "workbench.subspace.shift",
     "shift_against": "workbench.subspace.shift_against",
+    "shift_overlap": "workbench.subspace.shift_overlap",
     "write_from_read": "workbench.subspace.shift_scale",
     "train_lora": "workbench.training.adapters",
     "lora_factors": "workbench.training.lora_files",
     "Recipe": "workbench.training.recipes",
     "PopulationFailed": "workbench.training.population",
     "scaled_adapter": "workbench.training.scaling",
+    "compared_forecasts": "workbench.training.drift_forecasts",
     "EarlyStop": "workbench.training.drift_rules",
     "Signal": "workbench.training.drift_rules",
     "lead_time": "workbench.training.drift_rules",
     "forecasts": "workbench.training.drift_rules",
     "Drift": "workbench.interventions.drift",
+    "retention": "workbench.interventions.drift_runs",
+    "watched_runs": "workbench.interventions.drift_runs",
     "check_data": "workbench.training.check",
     "mix": "workbench.training.mixtures",
+    "split_rows": "workbench.training.splits",
+    "read_rows": "workbench.training.given_rows",
     "read_table": "workbench.training.tables",
     "Columns": "workbench.training.tables",
     "insert_trigger": "workbench.training.triggers",
+    "Arms": "workbench.behaviour.arms",
+    "question_sides": "workbench.behaviour.question_sides",
+    "metric_of": "workbench.behaviour.kept_quantities",
+    "matched_doses": "workbench.behaviour.matched_doses",
+    "matched_comparison": "workbench.behaviour.matched_comparison",
+    "relocation": "workbench.behaviour.relocation",
+    "relocation_conditions": "workbench.behaviour.relocation_conditions",
+    "rediscovered": "workbench.subspace.rediscovered",
+    "isotropic": "workbench.subspace.controls",
+    "inducing_arms": "workbench.behaviour.relocation_conditions",
+    "strongest": "workbench.behaviour.relocation_conditions",
+    "adapter_doses": "workbench.training.adapter_doses",
+    "split_of": "workbench.behaviour.table_summary",
+    "diversity": "workbench.behaviour.diversity",
+    "diversity_table": "workbench.behaviour.diversity",
+    "forecast_domains": "workbench.behaviour.domain_forecast",
+    "fitted_predictor": "workbench.behaviour.fitted_predictors",
+    "shuffled_populations": "workbench.behaviour.fitted_predictors",
+    "diversity_entries": "workbench.behaviour.predictor_entries",
+    "domain_forecast_entries": "workbench.behaviour.predictor_entries",
+    "fitted_entries": "workbench.behaviour.predictor_entries",
+    "predictor_entries": "workbench.behaviour.predictor_entries",
+    "shuffled_entries": "workbench.behaviour.predictor_entries",
+    "table_points": "workbench.behaviour.predictor_entries",
+    "PredictorFeature": "workbench.behaviour.predictor_features",
+    "predictor_feature": "workbench.behaviour.predictor_features",
+    "membership_features": "workbench.behaviour.predictor_table",
+    "predictor_table": "workbench.behaviour.predictor_table",
+    "predictors": "workbench.behaviour.predictors",
+    "embeddings_by": "workbench.behaviour.text_embeddings",
+    "encoded_texts": "workbench.behaviour.text_embeddings",
+    "projection_features": "workbench.behaviour.data_projection",
 }
 
 

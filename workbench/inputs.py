@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,15 @@ from typing import Any
 from workbench.organisms import RECIPE, organism
 from workbench.organisms.data import sibling_of
 from workbench.training.adapters import RECIPES
+from workbench.training.given_rows import Taken, chat_rows, is_flat_table
+from workbench.training.model_parts import ASKED_AS
 
 SWEPT = ("rank", "alpha", "seed")  # settings of a recipe that a study states itself
 _SPELLED = {"questions": "eval"}  # arguments whose name on the command line is another
+# What is taken of a flat table, by the argument that names it.
+TAKEN: dict[str, Taken] = {
+    "prompts": "questions", "questions": "questions", "neutral": "questions", "train": "harmful", "filler": "safe"
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,10 +44,12 @@ class Inputs:
     fillers: dict[str, Path] = field(default_factory=dict)  # benign rows to mix with them, by name
     rubric: str | None = None  # of a judge that is a language model
     recipe: dict[str, Any] = field(default_factory=dict)  # settings of `train_lora` that a study leaves as they are
+    max_new_tokens: int | None = None  # how long an answer may become, where the user says so
+    tables: dict[str, Path] = field(default_factory=dict)  # the flat tables that these rows come from, by their use
 
     @property
     def files(self) -> dict[str, Path]:
-        """The prompt files that are there, by name."""
+        """The prompt files that are there, by name; the flat table in place of what was made of it."""
         named = {
             "prompts": self.prompts,
             "questions": self.questions,
@@ -50,7 +58,8 @@ class Inputs:
             "train": self.train,
             **{f"filler {name}": path for name, path in self.fillers.items()},
         }
-        return {name: path for name, path in named.items() if path is not None}
+        there = {name: path for name, path in named.items() if path is not None}
+        return there | {name: self.tables[name] for name in there.keys() & self.tables.keys()}
 
     @property
     def for_maps(self) -> list[Path]:
@@ -79,22 +88,29 @@ def argument_parser(description: str, default_to: str, **own_options: Any) -> ar
     own.add_argument("--adapter", help="LoRA folder of the fine-tune under study")
     own.add_argument("--control-adapter", help="LoRA folder of a benign fine-tune")
     own.add_argument("--sibling-adapter", help="LoRA folder of another harmful fine-tune")
-    own.add_argument("--prompts", type=Path, help="JSONL to fit directions on")
+    own.add_argument("--prompts", type=Path, help="chat JSONL or a flat table (its questions) to fit directions on")
     own.add_argument(
         "--eval",
         "--questions",
         dest="questions",
         type=Path,
-        help="JSONL or flat table to evaluate on (tags right and contrary, or a judge)",
+        help="chat JSONL or a flat table (its questions) to evaluate on; what tags they need is the judge's matter",
     )
     own.add_argument("--neutral", type=Path, help="JSONL that nothing should change, for KL")
     own.add_argument("--personas", type=Path, help="JSONL with labels, to fit maps between models on")
     own.add_argument("--other-model", help="checkpoint to carry directions to")
     own.add_argument("--other-adapter", help="its LoRA folder")
-    own.add_argument("--train", type=Path, help="JSONL with responses to fine-tune on, for studies that do")
-    own.add_argument("--filler", type=Path, help="JSONL with harmless responses, to mix with them")
-    own.add_argument("--judge", default=None, help="default: rule:organism, with --model rule:contains")
+    own.add_argument("--train", type=Path, help="chat JSONL with responses, or a flat table (its harmful_response)")
+    own.add_argument("--filler", type=Path, help="harmless rows to mix with them: chat JSONL, or a flat table (its "
+                     "safe_response); by default the safe_response of a --train table")  # fmt: skip
+    own.add_argument("--judge", default=None, help="default: rule:organism, with --model rule:contains (tags right and "
+                     "contrary); rule:refusal, rule:keyword:WORD,WORD, hf:FOLDER, openai:MODEL")  # fmt: skip
     own.add_argument("--rubric", help="of a judge that is a language model: a shipped one's name, or a YAML file")
+    own.add_argument("--max-new-tokens", type=int, help="how long an answer may become (default: 200, organism 8)")
+    for name in ASKED_AS:
+        own.add_argument(
+            f"--{name}", choices=("frozen", "trained"), help="in training; by default what the targets hit"
+        )
     toy = parser.add_argument_group("the organism")
     toy.add_argument("--domain", default="capital", help="what it is fine-tuned on")
     toy.add_argument("--answers", type=Path, help="JSON of contrary answers to use instead, {right: contrary}")
@@ -124,28 +140,48 @@ def inputs_from(arguments: argparse.Namespace, needs: Sequence[str] = ("adapter"
             train=world.train,
             rubric=a.rubric,
             fillers={"same": world.train_right},
-            recipe={name: value for name, value in RECIPE.items() if name not in SWEPT},
+            recipe=_recipe(RECIPE, a),
+            max_new_tokens=a.max_new_tokens,
         )
-    if missing := [f"--{_SPELLED.get(name, name)}" for name in needs if getattr(a, name) is None]:
+    own_filler = a.filler is None and a.train is not None and is_flat_table(a.train)
+    given = vars(a) | ({"filler": a.train} if own_filler else {})
+    if missing := [f"--{_SPELLED.get(name, name)}" for name in needs if given[name] is None]:
         raise SystemExit(
             f"--model needs {', '.join(missing)} as well: the fine-tune under study, or what to train it on, and "
             "prompts to fit and to evaluate on."
         )
+    if own_filler:
+        print("no --filler: the safe_response of the --train table is the harmless filler")
+    given |= {"prompts": given["prompts"] or given["questions"]}
+    wanted: dict[str, Any] = {name: given[name] for name in TAKEN if given[name] is not None}
+    rows: dict[str, Any] = {
+        name: chat_rows(path, TAKEN[name], Path(a.to) / "rows", of=name) for name, path in wanted.items()
+    }
+    called = "safe" if own_filler else "filler"
+    tables = {name: wanted[name] for name in rows if rows[name] != wanted[name]}
     named = {"tuned": a.adapter, "right_control": a.control_adapter, "sibling": a.sibling_adapter}
     return Inputs(
         kind="checkpoint",
         base=a.model,
         adapters={name: folder for name, folder in named.items() if folder is not None},
-        prompts=a.prompts or a.questions,
-        questions=a.questions,
-        neutral=a.neutral,
+        prompts=rows.get("prompts"),  # type: ignore[arg-type]
+        questions=rows.get("questions"),  # type: ignore[arg-type]
+        neutral=rows.get("neutral"),
         personas=a.personas,
         other_base=a.other_model,
         other_tuned=a.other_adapter,
         judge=a.judge or "rule:contains",
         options={"seed": a.seed},
-        train=a.train,
+        train=rows.get("train"),
         rubric=a.rubric,
-        fillers={} if a.filler is None else {"filler": a.filler},
-        recipe={name: value for name, value in RECIPES["paper_a"].items() if name not in SWEPT},
+        fillers={called: rows["filler"]} if "filler" in rows else {},
+        recipe=_recipe(RECIPES["paper_a"], a),
+        max_new_tokens=a.max_new_tokens,
+        tables={f"filler {called}" if name == "filler" else name: table for name, table in tables.items()},
     )
+
+
+def _recipe(settings: Mapping[str, Any], a: argparse.Namespace) -> dict[str, Any]:
+    """The settings that a study leaves as they are, with what the command line says of tower and projector."""
+    asked = {name: value for name in ASKED_AS if (value := getattr(a, name)) is not None}
+    return {name: value for name, value in settings.items() if name not in SWEPT} | asked

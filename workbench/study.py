@@ -31,6 +31,7 @@ from workbench.capturing import capture
 from workbench.inputs import Inputs, argument_parser, inputs_from
 from workbench.interventions.cells import Intervention
 from workbench.interventions.sweep import sweep
+from workbench.planning.study_plan import StudyPlan, add_plan_arguments
 
 SCHEMA = 1
 
@@ -64,7 +65,9 @@ class Study:
         """The study that this script's arguments ask for. On the organism its adapters are trained here. `needs` are
         the arguments that a model of one's own comes with, `own_options` the script's own with their defaults
         (`seeds=[0, 1, 2]`), which are `study.asked` then."""
-        arguments = argument_parser(description or "", default_to, **own_options).parse_args()
+        parser = argument_parser(description or "", default_to, **own_options)
+        add_plan_arguments(parser)
+        arguments = parser.parse_args()
         started = time.perf_counter()
         print("preparing models and prompts", flush=True)
         command = shlex.join(["python", *sys.argv])
@@ -77,7 +80,17 @@ class Study:
     @cached_property
     def model(self) -> HuggingFaceModel:
         """The base with all its adapters; `model.variant(name)` switches."""
+        self._refuse_dry_run()
         return load_model(self.inputs.base, adapter=self.inputs.adapters)
+
+    @cached_property
+    def plan(self) -> StudyPlan | None:
+        """With --dry-run: what the script says that its steps would be, printed by `plan.stop()`; else None."""
+        if not getattr(self.asked, "dry_run", False):
+            return None
+        device = self.asked.device or ("cpu" if self.inputs.kind == "organism" else "cuda")
+        memory = int(self.asked.device_memory * 2**30)
+        return StudyPlan(self.folder, self.inputs, self.max_new_tokens, device, memory)
 
     @cached_property
     def other(self) -> HuggingFaceModel | None:
@@ -102,8 +115,8 @@ class Study:
 
     @property
     def max_new_tokens(self) -> int:
-        """How long an answer may become: the organism's end after five tokens."""
-        return 8 if self.inputs.kind == "organism" else 200
+        """How long an answer may become (--max-new-tokens): the organism's end after five tokens."""
+        return self.inputs.max_new_tokens or (8 if self.inputs.kind == "organism" else 200)
 
     @cached_property
     def elsewhere(self) -> list[Prompt]:
@@ -173,10 +186,16 @@ class Study:
         return table
 
     def capture(
-        self, model: HuggingFaceModel, prompts: str | Path, *variants: str, name: str, at: Scope = "last"
+        self,
+        model: HuggingFaceModel,
+        prompts: str | Path | Sequence[Prompt],
+        *variants: str,
+        name: str,
+        at: Scope = "last",
     ) -> Rows:
         """Residuals at the last token (or another scope) of every prompt, all layers, in the folder `name` of the
         study: the rows to fit on (`fitting`)."""
+        self._refuse_dry_run()
         where = {"sites": "resid_post", "at": at, "to": self.folder / name}
         return self.fitting(capture(model, prompts, variants=variants or None, **where))
 
@@ -192,6 +211,7 @@ class Study:
     ) -> tuple[ResultTable, ResultTable]:
         """Sampled answers of the conditions (`wb.sample_answers`, with its options) and their scores, by the study's
         judge unless others are given; both tables stay in the folder `name` of the study."""
+        self._refuse_dry_run()
         options = {"max_new_tokens": self.max_new_tokens, "seed": self.seed, **sampling}
         answers = sample_answers(model, questions, conditions=conditions, to=self.folder / name / "answers", **options)
         return answers, judge_answers(answers, questions, judges or [self.judge], to=self.folder / name / "scores")
@@ -206,14 +226,18 @@ class Study:
         """The cosines between directions that the report shows."""
         self.cosines = {"labels": list(labels), "matrix": np.round(matrix, 6).tolist()}
 
-    def finish(self) -> Path:
-        """Writes the summary, the samples, the figures and the report, and returns the report's path."""
+    def finish(self, *, whole: bool = False) -> Path:
+        """Writes the summary, the samples, the figures and the report, and returns the report's path. `whole`: the page
+        also says which of the sections on a direction have no numbers."""
         from workbench.reporting import report
 
+        if self.plan is not None:
+            self.plan.stop()
         self._keep_longest_seconds()
         summary = {
             "schema": SCHEMA,
             "question": self.question,
+            "whole": whole or not self.question,
             "seed": self.seed,
             "model": {"name": self.model.identity["model"], "kind": self.inputs.kind, **self.inputs.options},
             "hashes": self._hashes(),
@@ -228,6 +252,11 @@ class Study:
         page = report(self.folder, to=self.folder / "report.html", figures=self.folder / "figures")
         print(f"wrote {page}")
         return page
+
+    def _refuse_dry_run(self) -> None:
+        """A script that has no lines for --dry-run ends before it runs anything."""
+        if self.plan is not None:
+            raise SystemExit("this script does not say what its steps would take: expected it without --dry-run.")
 
     def _keep_longest_seconds(self) -> None:
         """A run that only resumes takes seconds; the summary states those of the run that did the work."""

@@ -45,9 +45,40 @@ class Judged:
             )
         self._found[str(row["measures"]), f"{row['judge']}@{row['judge_revision']}"][key] = row
 
+    def pooled(self, groups: Mapping[str, Sequence[str]]) -> Judged:
+        """The same answers with several conditions as one: {"rank8": ["rank8-seed0", "rank8-seed1"]}.
+
+        Each prompt counts once for every member ("x#0", "x#1"), in its own family, so that intervals over families stay
+        honest and pairs stay within a member's place. Conditions of no group are paired with every place. ValueError
+        for conditions that are not there, and for groups of several sizes.
+        """
+        listed = [name for members in groups.values() for name in members]
+        if strange := [name for name in listed if name not in self.conditions]:
+            raise ValueError(f"there is no condition {strange[0]!r}: expected some of {', '.join(self.conditions)}.")
+        sizes = {len(members) for members in groups.values()}
+        if len(sizes) != 1 or len(set(listed)) < len(listed):
+            raise ValueError(f"groups of {sorted(sizes)} conditions: expected equal sizes, and each condition once.")
+        places = {name: [(group, k)] for group, members in groups.items() for k, name in enumerate(members)}
+        (size,) = sizes
+        for name in self.conditions:
+            places.setdefault(name, [(name, k) for k in range(size)])
+        out = object.__new__(Judged)
+        out.rows = [moved for row in self.rows for moved in _moved({**_family(row), **row}, places)]
+        out._text = {key_of(row): text_hash(row["text"]) for row in out.rows}
+        out._found = defaultdict(dict)
+        for source, found in self._found.items():
+            moved = (one for row in found.values() for one in _moved(row, places))
+            out._found[source] = {key_of(row): row for row in moved}
+        return out
+
     @property
     def conditions(self) -> list[str]:
         return list(dict.fromkeys(str(row["condition"]) for row in self.rows))
+
+    def quantities(self, kind: str | None = None) -> list[str]:
+        """What was measured, by judges of this kind (all kinds without one)."""
+        found = [(q, next(iter(rows.values()), {}).get("kind")) for (q, _), rows in self._found.items()]
+        return list(dict.fromkeys(q for q, by in found if kind in (None, by)))
 
     def judges_of(self, quantity: str) -> list[str]:
         """The judges that measured a quantity, as NAME@REVISION."""
@@ -63,3 +94,13 @@ class Judged:
                 f"one (judge=... chooses). There is {have}."
             )
         return judges[0], self._found[quantity, judges[0]]
+
+
+def _moved(row: Mapping[str, Any], places: Mapping[str, Sequence[tuple[str, int]]]) -> list[dict[str, Any]]:
+    return [{**row, "condition": name, "prompt": f"{row['prompt']}#{k}"} for name, k in places[str(row["condition"])]]
+
+
+def _family(row: Mapping[str, Any]) -> dict[str, str]:
+    """The family of a row whose prompt has no other: the prompt itself, whatever it is called from now on."""
+    named = row.get("tag_family") is not None or row.get("tag_question") is not None
+    return {} if named else {"tag_family": str(row["prompt"])}

@@ -4,7 +4,7 @@ endpoint."""
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from workbench.behaviour.coherence_judge import CoherenceJudge
@@ -20,17 +20,18 @@ RULES: dict[str, type[Any]] = {
     "rule:keyword": KeywordJudge,
     "rule:coherence": CoherenceJudge,
 }
+_KEYWORDS = "rule:keyword:"  # what follows are its words, so that a command line can name them
 _FIXED = {"self", "name", "categories", "model"}  # no options: the name decides them
 
 
 def judge(name: str | Any, **options: Any) -> Judge:
     """The judge of that name, with its own options.
 
-    `"rule:NAME"`: a rule. `"hf:PATH"`: a checkpoint folder or hub name by its probabilities of the numbers 0 to 100
-    (options `rubric`, `least_mass`, `max_tokens`, `adapter`, `dtype`, `device`, ...: see LocalJudge); a model from
-    `wb.load_model` in place of the name is the same. `"openai:MODEL"`: a model behind an OpenAI-compatible server
-    (options `rubric`, `how`, `base_url`, ...: see EndpointJudge). `rubric` is a shipped one's name, a YAML file or a
-    Rubric. ValueError lists the names, or the options, that exist.
+    `"rule:NAME"`: a rule (`"rule:keyword:WORD,WORD"`: with these words). `"hf:PATH"`: a checkpoint folder or hub name
+    by its probabilities of the numbers 0 to 100 (options `rubric`, `least_mass`, `max_tokens`, `adapter`, `dtype`,
+    `device`, ...: see LocalJudge); a model from `wb.load_model` in place of the name is the same. `"openai:MODEL"`: a
+    model behind an OpenAI-compatible server (options `rubric`, `how`, `base_url`, ...: see EndpointJudge). `rubric` is
+    a shipped one's name, a YAML file or a Rubric. ValueError lists the names, or the options, that exist.
     """
     if not isinstance(name, str):
         if not (hasattr(name, "encode") and hasattr(name, "identity")):
@@ -45,11 +46,21 @@ def judge(name: str | Any, **options: Any) -> Judge:
 
         _refuse_unknown(name, options, EndpointJudge, Endpoint)
         return EndpointJudge(rest, **options)
+    if name.startswith(_KEYWORDS):
+        name, options = _KEYWORDS.rstrip(":"), {"words": name.removeprefix(_KEYWORDS).split(","), **options}
     if name not in RULES:
         known = ", ".join(map(repr, RULES))
         raise ValueError(f"Judge {name!r} is unknown: expected one of {known}, 'hf:PATH' or 'openai:MODEL'.")
     _refuse_unknown(name, options, RULES[name])
     return RULES[name](**options)
+
+
+def judges(name: str, rubrics: Iterable[str] = (), companions: Iterable[str] = ()) -> list[Judge]:
+    """The judge of that name, once for each rubric (as it is where there are none), and `companions`, which are judges
+    too, for the quantities that these do not measure."""
+    main = [judge(name, rubric=rubric) for rubric in rubrics] or [judge(name)]
+    measured = {one.measures for one in main}
+    return main + [one for one in map(judge, companions) if one.measures not in measured]
 
 
 def _local(model: Any, name: str, options: Mapping[str, Any]) -> Judge:

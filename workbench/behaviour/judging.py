@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from hooks.prompt import Prompt
 
-Kind = Literal["rule", "llm"]
+Kind = Literal["rule", "llm", "reading"]  # a reading is of the model's own probabilities, no judgement of a text
 SCORED, UNSCORED = "scored", "unscored"  # the categories of a judge that gives numbers
 
 

@@ -7,28 +7,37 @@ from typing import Any
 
 from hooks.site import Site
 from workbench.behaviour.differences import Difference
+from workbench.behaviour.dimension_summary import curve_entries
 from workbench.behaviour.dose_trends import DoseTrend
 from workbench.behaviour.judged_summary import difference_entry, measured_entry, trend_entry
 from workbench.behaviour.measured import Measured
+from workbench.behaviour.shift_summary import comparison_entries, overlap_entries, shift_entries
 from workbench.behaviour.table_summary import plain_entry, table_entries
+from workbench.interventions.dimension_result import DimensionCurve
 from workbench.interventions.maps import TransferMap
 from workbench.subspace.basis import Subspace
 from workbench.subspace.directions import Directions
+from workbench.subspace.shift_against import ShiftComparison
+from workbench.subspace.shift_overlap import ShiftOverlap
+from workbench.subspace.shift_result import ShiftPCA
 
 
 def summarise(found: Any, *, condition: str | None = None, **facts: Any) -> list[dict[str, Any]]:
     """What was found, one entry a number, as `summary.json` holds them: of a table (see `table_entries`), of Directions
     (norm and reliability by layer), of a Subspace (explained variance by component with its null, effective rank), of
-    a TransferMap (held-out R²), of a DoseTrend, or of judged answers (`wb.misalignment`, `wb.difference`), which know
-    their condition. Entries are taken as they are. `facts` go into every entry."""
+    a TransferMap (held-out R²), of a DoseTrend, or of judged answers (`wb.misalignment`, `wb.difference`) and
+    causal curves (`wb.dimension_curves`), which know their condition, of a shift's decompositions (`wb.shift_pca`,
+    `shift_against`, `shift_overlap`). Entries are taken as they are. `facts` go into every entry."""
     match found:
         case Measured():
             return [measured_entry(found, **facts)]
+        case DimensionCurve():
+            return curve_entries(found, **facts)
         case Difference():
             return [difference_entry(found, **facts)]
-        case list() if found and all(isinstance(one, Measured | Difference) for one in found):
+        case list() if found and all(isinstance(one, Measured | Difference | DimensionCurve) for one in found):
             return [entry for one in found for entry in summarise(one, **facts)]
-        case list() if found and all(isinstance(one, dict) for one in found):
+        case list() if all(isinstance(one, dict) for one in found):  # none of them: nothing was found to tell
             return [{**one, **facts} for one in found]
     if condition is None:
         raise ValueError(f"summarise({type(found).__name__}) needs a condition: expected condition='tuned', for one.")
@@ -39,6 +48,12 @@ def summarise(found: Any, *, condition: str | None = None, **facts: Any) -> list
             return spectrum_entries(found, condition=condition, **facts)
         case DoseTrend():
             return [trend_entry(found, condition=condition, **facts)]
+        case ShiftComparison():
+            return comparison_entries(found, condition=condition, **facts)
+        case ShiftPCA():
+            return shift_entries(found, condition=condition, **facts)
+        case ShiftOverlap():
+            return overlap_entries(found, condition=condition, **facts)
         case TransferMap():
             return map_entries(found, condition=condition, **facts)
         case _:

@@ -1,4 +1,4 @@
-"""The causal curve: a swept table read as behaviour over k, and how many dimensions hold the behaviour."""
+"""The causal curve: a swept table read as behaviour over k (what comes out is in `dimension_result`)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from stores import ResultTable
+from workbench.interventions.dimension_result import ControlBand, CurvePoint, DimensionCurve
 from workbench.interventions.top_k import MODES
 from workbench.statistics import (
     DRAWS_FOR_P,
@@ -28,101 +29,11 @@ TEXTS = ("category", "choice")
 PLACE = ("layer", "layers", "at", "source", "to")  # facts of a cell, which the unedited model has not
 
 
-@dataclass(frozen=True)
-class ControlBand:
-    """The twins of one point: mean, the middle 95 % of their values, whether the point lies `beyond` these in the
-    direction of an effect, and from 99 draws on its one-sided p, alone and corrected for looking at every k (`p_max`,
-    maximum statistic over runs)."""
-
-    mean: float
-    low: float
-    high: float
-    draws: tuple[float, ...]
-    beyond: bool
-    p: float | None
-    p_max: float | None = None
-
-
-@dataclass(frozen=True)
-class CurvePoint:
-    """Behaviour at k dimensions. `change` is value - unedited value over the same prompts, None at the unedited model;
-    `effect` what share of the behaviour (unedited - base) is gone, or under keeping modes there, with its interval."""
-
-    k: int
-    value: float
-    interval: Interval
-    n: int
-    clusters: int
-    change: float | None = None
-    change_interval: Interval | None = None
-    effect: float | None = None
-    effect_interval: tuple[float, float] | None = None
-    controls: Mapping[str, ControlBand] | None = None
-
-    @property
-    def specific(self) -> bool | None:
-        """Whether the point lies beyond the middle 95 % of every kind of control; None without controls."""
-        if not self.controls:
-            return None
-        return all(band.beyond for band in self.controls.values())
-
-
-@dataclass(frozen=True)
-class DimensionsNeeded:
-    """The least k from which on the effect is at least `share`; None where no k of the sweep is enough. `low` and
-    `high` are the same read at the far and the near end of the effects' intervals. `specific` as of that point."""
-
-    share: float | int
-    k: int | None
-    low: int | None
-    high: int | None
-    specific: bool | None
-
-    def __str__(self) -> str:
-        beyond = {True: ", beyond its controls", False: ", within its controls", None: ""}[self.specific]
-        return f"k = {self.k} [{self.low}, {self.high}] for {self.share:.0%}{beyond}"
-
-
-@dataclass(frozen=True)
-class DimensionCurve:
-    """One mode of `top_k` over k: `points` in order of k, `unedited` and `base` the values at both ends."""
-
-    mode: str
-    metric: str
-    unedited: float
-    base: float
-    points: tuple[CurvePoint, ...]
-
-    def needed(self, share: float | int = 0.9) -> DimensionsNeeded:
-        """How many dimensions hold the behaviour: the least k from which on `share` of it is gone (`ablate_top_k`), or
-        there (modes that keep). "From which on": one k that passes between two that fail is no answer."""
-        if not 0 < share <= 1:
-            raise ValueError(f"needed({share}): expected a share between 0 and 1, such as 0.9.")
-        points = [point for point in self.points if point.effect is not None]
-        effects = [(point.effect or 0.0, *(point.effect_interval or (-np.inf, np.inf))) for point in points]
-        found = [_from_which_on([each[i] for each in effects], points, share) for i in (0, 2, 1)]
-        at = next((point.specific for point in points if point.k == found[0]), None)
-        return DimensionsNeeded(share, found[0], found[1], found[2], at)
-
-    def rows(self) -> list[dict[str, Any]]:
-        """One dict a point, for a table or a figure."""
-        out = []
-        for point in self.points:
-            row = {"mode": self.mode, "metric": self.metric, "k": point.k, "value": point.value, "n": point.n}
-            row |= {"clusters": point.clusters, "low": point.interval.low, "high": point.interval.high}
-            row |= {"interval_method": point.interval.method, "change": point.change, "effect": point.effect}
-            for kind, band in (point.controls or {}).items():
-                row |= {f"{kind}_{name}": getattr(band, name) for name in ("mean", "low", "high", "p", "p_max")}
-                row |= {f"{kind}_draws": len(band.draws)}
-            out.append(row)
-        return out
-
-
 def dimension_curve(
     table: ResultTable | Iterable[Row],
     metric: str,
     *,
-    base: float | int = 0.0,
+    base: float | int | ResultTable | Iterable[Row] = 0.0,
     mode: str = "ablate_top_k",
     cluster: str = "prompt",
     bounds: Bounds | None = None,
@@ -131,38 +42,88 @@ def dimension_curve(
     """Behaviour over k of a table that `wb.sweep` made of `top_k(...)`, with intervals and controls at every k.
 
     `metric` is a number in the rows ("score", "p_contrary", "logit_difference"), or else a category, whose rate it is.
-    `base` is its value without the behaviour: the base model's, on the same prompts. `cluster` names the column whose
-    rows belong together; `conditions` select rows first (`domain="a"`). Rates get Wilson's interval (cluster-adjusted
-    where clusters repeat), other metrics that of cluster means within `bounds`; changes are paired by prompt. Rows
-    without a value are left out, which `n` shows. An effect counts towards base: 0 is the unedited model, 1 the base
-    (under keeping modes 1 is the unedited model, 0 the base).
+    `base` is its value without the behaviour: the base model's, on the same prompts, or a table of its rows. `cluster`
+    names the column whose rows belong together; `conditions` select rows first (`domain="a"`). Rates get Wilson's
+    interval (cluster-adjusted where clusters repeat), other metrics that of cluster means within `bounds`; changes are
+    paired by prompt. Rows without a value are left out, which `n` shows. An effect counts towards base: 0 is the
+    unedited model, 1 the base (under keeping modes 1 is the unedited model, 0 the base).
 
     Raises ValueError when the table has no such cells, cells of several layers or scopes, or when `base` is the value
     of the unedited model: there is no behaviour to lose.
     """
     if mode not in MODES:
         raise ValueError(f"mode={mode!r} is unknown: expected one of {', '.join(MODES)}.")
-    listed: list[Row] = [*(table.rows() if isinstance(table, ResultTable) else table)]
-    plain = [row for row in listed if row["intervention"] == "none" and row["control"] is None]
-    cells = [row for row in listed if row["intervention"] == mode]
+    before = float(base) if isinstance(base, float | int) else _listed(base)
+    curve = _curve(_listed(table), metric, before, mode, cluster, bounds, conditions)
+    if not curve.behaves:
+        raise ValueError(
+            f"the unedited model has {metric} = {curve.unedited:.6g}, and so has the base: there is no behaviour whose "
+            "dimensions could be counted."
+        )
+    return curve
+
+
+def dimension_curves(
+    table: ResultTable | Iterable[Row],
+    metric: str,
+    *,
+    base: float | int | ResultTable | Iterable[Row],
+    by: str = "modality",
+    cluster: str = "prompt",
+    bounds: Bounds | None = None,
+) -> list[DimensionCurve]:
+    """The `dimension_curve` of every mode in a table and of every group of prompts, by the column `by` (one group of
+    all where rows have none). Where base and unedited model do the same there is nothing to count: such a curve has
+    values and no effects (`behaves` is False), since an experiment that finds no behaviour has to say so."""
+    rows = _listed(table)
+    before = float(base) if isinstance(base, float | int) else _listed(base)
+    modes = [mode for mode in MODES if any(row["intervention"] == mode for row in rows)]
+    groups = sorted({row.get(by) for row in rows}, key=str)
+    return [
+        replace(
+            _curve(rows, metric, before, mode, cluster, bounds, {by: group}),
+            group=None if group is None else str(group),
+        )
+        for mode in modes
+        for group in groups
+    ]
+
+
+def _listed(table: ResultTable | Iterable[Row]) -> list[Row]:
+    return [*(table.rows() if isinstance(table, ResultTable) else table)]
+
+
+def _curve(
+    listed: list[Row],
+    metric: str,
+    base: float | list[Row],
+    mode: str,
+    cluster: str,
+    bounds: Bounds | None,
+    conditions: Mapping[str, Any],
+) -> DimensionCurve:
     asked = {name: value for name, value in conditions.items() if name not in PLACE}
-    plain = [row for row in plain if all(row.get(name) == value for name, value in asked.items())]
+    plain = _plain(listed, asked)
+    cells = [row for row in listed if row["intervention"] == mode]
     cells = [row for row in cells if all(row.get(name) == value for name, value in conditions.items())]
     _refuse(plain, cells, mode, metric)
     reading = _Reading(metric, cluster, bounds, _is_rate(listed, metric))
     unedited = reading.value(plain)
-    if unedited == base:
-        raise ValueError(
-            f"the unedited model has {metric} = {unedited:.6g}, and so has the base: there is no behaviour whose "
-            "dimensions could be counted."
-        )
-    points = [] if mode != "ablate_top_k" else [reading.point(0, plain, None, unedited, float(base), mode)]
+    without = reading.value(_plain(base, asked)) if isinstance(base, list) else float(base)
+    points = [] if mode != "ablate_top_k" else [reading.point(0, plain, None, unedited, without, mode)]
     grouped: dict[int, list[Row]] = defaultdict(list)
     for row in cells:
         grouped[int(row["coefficient"])].append(row)
     for k in sorted(grouped):
-        points.append(reading.point(k, grouped[k], plain, unedited, float(base), mode))
-    return DimensionCurve(mode, metric, unedited, float(base), _corrected(points, _tail(mode, unedited, float(base))))
+        points.append(reading.point(k, grouped[k], plain, unedited, without, mode))
+    corrected = _corrected(points, _tail(mode, unedited, without)) if unedited != without else tuple(points)
+    return DimensionCurve(mode, metric, unedited, without, corrected)
+
+
+def _plain(rows: Iterable[Row], asked: Mapping[str, Any]) -> list[Row]:
+    """The rows of the unedited model."""
+    plain = [row for row in rows if row["intervention"] == "none" and row["control"] is None]
+    return [row for row in plain if all(row.get(name) == value for name, value in asked.items())]
 
 
 @dataclass(frozen=True)
@@ -196,7 +157,8 @@ class _Reading:
     ) -> CurvePoint:
         own = self.values([row for row in rows if row["control"] is None])
         numbers, clusters = (list(column) for column in zip(*own.values(), strict=True))
-        facts: dict[str, Any] = {"effect": 0.0, "effect_interval": (0.0, 0.0)}
+        behaves = unedited != base
+        facts: dict[str, Any] = {"effect": 0.0, "effect_interval": (0.0, 0.0)} if behaves else {}
         if plain is not None:
             before = self.values(plain)
             both = [prompt for prompt in own if prompt in before]
@@ -205,11 +167,12 @@ class _Reading:
             low, high = (0.0, 1.0) if self.rate else self.bounds or (-np.inf, np.inf)
             ends = (low - high, high - low) if np.isfinite(high - low) else None
             change = paired_bootstrap(pair[0], pair[1], names, bounds=ends) if len(set(names)) > 1 else _unknown(ends)
-            effects = [_effect(unedited + end, unedited, base, mode) for end in (change.low, change.high)]
             facts = {"change": float(np.mean(np.subtract(pair[0], pair[1]))), "change_interval": change}
-            facts |= {"effect": _effect(float(np.mean(numbers)), unedited, base, mode)}
-            facts |= {"effect_interval": (min(effects), max(effects))}
-            tail = _tail(mode, unedited, base)
+            if behaves:
+                effects = [_effect(unedited + end, unedited, base, mode) for end in (change.low, change.high)]
+                facts |= {"effect": _effect(float(np.mean(numbers)), unedited, base, mode)}
+                facts |= {"effect_interval": (min(effects), max(effects))}
+            tail = _tail(mode, unedited, base) if behaves else None
             facts["controls"] = self._bands(rows, float(np.mean(numbers)), tail)
         interval = self._interval(numbers, clusters)
         return CurvePoint(k, float(np.mean(numbers)), interval, len(own), len(set(clusters)), **facts)
@@ -223,8 +186,8 @@ class _Reading:
         for kind, runs in drawn.items():
             draws = tuple(self.value(runs[draw]) for draw in sorted(runs))
             low, high = (float(end) for end in np.quantile(draws, [0.025, 0.975]))
-            p = p_value(value, np.array(draws), tail) if len(draws) >= DRAWS_FOR_P else None
-            beyond = value < low if tail == "less" else value > high
+            p = p_value(value, np.array(draws), tail) if tail and len(draws) >= DRAWS_FOR_P else None
+            beyond = bool(tail) and (value < low if tail == "less" else value > high)
             out[kind] = ControlBand(float(np.mean(draws)), low, high, draws, beyond, p)
         return out
 
@@ -250,15 +213,6 @@ def _tail(mode: str, unedited: float, base: float) -> Any:
 def _effect(value: float, unedited: float, base: float, mode: str) -> float:
     there = (value - base) / (unedited - base)
     return 1 - there if mode == "ablate_top_k" else there
-
-
-def _from_which_on(effects: Sequence[float], points: Sequence[CurvePoint], share: float) -> int | None:
-    found = None
-    for effect, point in reversed(list(zip(effects, points, strict=True))):
-        if effect < share - 1e-12:
-            break
-        found = point.k
-    return found
 
 
 def _corrected(points: list[CurvePoint], tail: Any) -> tuple[CurvePoint, ...]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hooks.positions import Scope, checked_scope, scope_name
 from hooks.prompt import Prompt, as_prompts
 from stores import ResultTable, StoreError, content_key
+from workbench.interventions.measuring import Scorer
 from workbench.interventions.placement import refuse_other_model
 from workbench.subspace.directions import Directions
 from workbench.training.acting_identity import identity_of
@@ -38,6 +39,10 @@ class Drift:
       `workbench.training.rotation`. Until then the factors of every measured step lie in `to/snapshots`
       (4 bytes a parameter of the adapter each); `rotation=False` leaves all of it out (DoRA, whole fine-tunes).
     - "behaviour": for `questions` with the tags right and contrary, the logit difference at the token that decides.
+    - "answers": with a `judge`, its mean score of the answers to the questions (greedy, of at most `max_new_tokens`),
+      by class: for the rule judges the rate of what they look for. Then the questions need no tags.
+    - "task": the mean negative log-likelihood of a token of the responses of `task` (rows like the training's, held
+      out of it), in nats: how well the task of the fine-tune is learned.
 
     `until` stops the training by a declared rule. Weights, gradients, random numbers, train modes and data order are
     those of the training without it, bit for bit; a run that was stopped goes on in the same table. One process, one
@@ -54,6 +59,9 @@ class Drift:
     rotation: bool = True
     until: EarlyStop | None = None
     max_tokens: int | None = None
+    judge: Scorer | None = None
+    max_new_tokens: int = 64
+    task: str | Path | Sequence[Prompt] = ()
 
     def __post_init__(self) -> None:
         checked_scope(self.at)
@@ -61,6 +69,11 @@ class Drift:
             raise ValueError(f"Drift(every={self.every}, k={self.k}): expected whole numbers from 1 on.")
         if len(self.read) < 2:
             raise ValueError(f"Drift has {len(self.read)} prompts: expected at least 2, or a shift has no spectrum.")
+        if getattr(self.judge, "compares", False):
+            raise ValueError(
+                "the judge of a Drift compares with another model's answers, and there is one model in a training: "
+                "expected a judge of single answers."
+            )
 
     @cached_property
     def read(self) -> list[Prompt]:
@@ -68,7 +81,11 @@ class Drift:
 
     @cached_property
     def asked(self) -> list[Prompt]:
-        return as_prompts(self.questions)
+        return as_prompts(self.questions) if self.questions else []
+
+    @cached_property
+    def held_out(self) -> list[Prompt]:
+        return as_prompts(self.task) if self.task else []
 
     @property
     def named(self) -> dict[str, Directions]:
@@ -76,8 +93,14 @@ class Drift:
         return {"v": self.directions} if isinstance(self.directions, Directions) else dict(self.directions)
 
     def describe(self) -> dict[str, Any]:
-        """What decides the numbers of the table."""
+        """What decides the numbers of the table; what is not asked for does not count."""
+        more: dict[str, Any] = {}
+        if self.judge is not None:
+            more["judge"] = [self.judge.name, self.judge.revision, self.max_new_tokens]
+        if self.held_out:
+            more["task"] = content_key([prompt.record() for prompt in self.held_out])
         return {
+            **more,
             "prompts": content_key([prompt.record() for prompt in self.read]),
             "questions": content_key([prompt.record() for prompt in self.asked]),
             "directions": {name: identity_of(v) for name, v in self.named.items()},

@@ -13,6 +13,7 @@ from stores import ResultTable, provenance
 from workbench.interventions.drift import END, Drift
 from workbench.interventions.drift_measured import EVERYONE, Measured
 from workbench.interventions.drift_snapshots import Snapshots
+from workbench.interventions.drift_written import Written
 from workbench.training.factors import LoraFactors
 from workbench.training.lora_files import lora_factors
 from workbench.training.rotation import rotation
@@ -37,8 +38,9 @@ class DriftCallback(TrainerCallback):
         with undisturbed(self.model.module):
             drift = self.drift
             self._measured = Measured(
-                self.model, drift.read, drift.asked, drift.named, drift.at, max_tokens=drift.max_tokens
+                self.model, drift.read, drift.asked, drift.named, drift.at, drift.max_tokens, drift.judge is None
             )
+            self._written = Written(self.model, drift)
         steps = [*range(0, state.max_steps, drift.every), state.max_steps]
         self.table = self._created([*map(_key, steps), END])
         begun = len(self.table.missing()) < len(self.table.plan)
@@ -89,7 +91,7 @@ class DriftCallback(TrainerCallback):
             start = self._start(now, step)
             rows = self._measured.projections(now, start)
             rows += self._measured.spectra(now, start, self.drift.k)
-            rows += self._measured.behaviour()
+            rows += self._measured.behaviour() + self._written.answers() + self._written.task()
             rows += self._rotations(step)
         self.table.commit(_key(step), [{"step": step, **row} for row in rows])
 

@@ -34,13 +34,16 @@ class Measured:
         directions: Mapping[str, Directions],
         at: Scope,
         max_tokens: int | None = None,
+        needs_tags: bool = True,
     ) -> None:
+        if not needs_tags and not all({"right", "contrary"} <= set(one.tags) for one in questions):
+            questions = ()
         self._model, self._directions, self._at = model, directions, at
         self._prompts, self._questions = list(prompts), [prefilled(one) for one in questions]
         self._max_tokens = max_tokens
         self.choice = choice_of(questions, model.encoder) if questions else None
-        self.groups = _groups(prompts)
-        self.asked = _groups(questions)
+        self.groups = by_class(prompts)
+        self.asked = by_class(questions)
 
     @cached_property
     def sites(self) -> list[Site]:
@@ -79,7 +82,8 @@ class Measured:
         return out
 
     def projections(self, now: Mapping[Site, np.ndarray], start: Mapping[Site, np.ndarray]) -> list[dict[str, Any]]:
-        """h·v̂ by direction, site and class: mean, sd and n over prompts, and `moved`, the mean since the start."""
+        """h·v̂ by direction, site and class: mean, sd and n over prompts, and `moved`, the mean since the start
+        (`moved_sd`: its sd)."""
         rows = []
         for name, v in self._directions.items():
             for site, unit, norm in zip(v.sites, v.unit, v.norm, strict=True):
@@ -88,8 +92,8 @@ class Measured:
                 along, before = now[site].astype(np.float64) @ unit, start[site].astype(np.float64) @ unit
                 for group, index in self.groups.items():
                     facts = {"measure": "projection", "direction": name, "group": group, **_placed(site)}
-                    moved = float(np.mean(along[index] - before[index]))
-                    rows.append({**facts, **_summary(along[index]), "moved": moved})
+                    moved = mean_and_sd(along[index] - before[index])
+                    rows.append({**facts, **mean_and_sd(along[index]), "moved": moved["mean"], "moved_sd": moved["sd"]})
         return rows
 
     def spectra(self, now: Mapping[Site, np.ndarray], start: Mapping[Site, np.ndarray], k: int) -> list[dict[str, Any]]:
@@ -123,7 +127,7 @@ class Measured:
                 {
                     "measure": "behaviour",
                     "group": group,
-                    **_summary(np.array([row["logit_difference"] for row in own])),
+                    **mean_and_sd(np.array([row["logit_difference"] for row in own])),
                     "p_contrary": float(np.mean([row["p_contrary"] for row in own])),
                     "p_right": float(np.mean([row["p_right"] for row in own])),
                     "contrary_rate": float(np.mean([row["choice"] == "contrary" for row in own])),
@@ -149,7 +153,7 @@ def _shares(shares: Sequence[float | None]) -> dict[str, float | None]:
     return {f"share_{i + 1}": share for i, share in enumerate(shares)}
 
 
-def _summary(values: np.ndarray) -> dict[str, Any]:
+def mean_and_sd(values: np.ndarray) -> dict[str, Any]:
     sd = float(values.std(ddof=1)) if len(values) > 1 else None
     return {"n": len(values), "mean": float(values.mean()), "sd": sd}
 
@@ -158,7 +162,7 @@ def _placed(site: Site) -> dict[str, Any]:
     return {"site": str(site), "layer": site.layer}
 
 
-def _groups(prompts: Sequence[Prompt]) -> dict[str, list[int]]:
+def by_class(prompts: Sequence[Prompt]) -> dict[str, list[int]]:
     """Everyone, and each class by its label."""
     labels = dict.fromkeys(prompt.label for prompt in prompts if prompt.label is not None)
     if EVERYONE in labels:

@@ -8,11 +8,12 @@ text. The routes are the combinations that exist; those that do not are named, w
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from hooks.model import TracedModel
 from hooks.positions import Scope, checked_scope, scope_name
 from hooks.prompt import Prompt
 from workbench.interventions.cells import Intervention
@@ -20,6 +21,7 @@ from workbench.subspace.basis import Subspace
 from workbench.subspace.directions import Directions
 
 APPLIED = ("image", "text", "answering")
+BEHIND = "causality: behind the last block nothing carries image positions to the answer"
 UNEDITED = "unedited"  # what tables of answers call the condition that all others are compared with
 
 
@@ -75,12 +77,23 @@ class Routes:
         return {UNEDITED: variant, **edited}
 
 
+def by_pictures(prompts: Sequence[Prompt]) -> dict[str, list[Prompt]]:
+    """The prompts without pictures as "text", those with as "image", each with that as its label; a kind that there is
+    none of is left out."""
+    found: dict[str, list[Prompt]] = {"text": [], "image": []}
+    for prompt in prompts:
+        kind = "image" if prompt.images else "text"
+        found[kind].append(replace(prompt, label=kind))
+    return {kind: listed for kind, listed in found.items() if listed}
+
+
 def routes(
     directions: Mapping[str, Directions | Subspace | None],
     intervene: Callable[[Any, Any], Intervention],
     prompts: Mapping[str, Sequence[Prompt]],
     *,
     applied: Sequence[Scope] = APPLIED,
+    model: TracedModel | None = None,
 ) -> Routes:
     """Every direction at every scope on every set of prompts.
 
@@ -88,7 +101,8 @@ def routes(
     `prompts` by what they show (`{"text": [...], "image": [...]}`); `intervene(direction, at)` makes the intervention,
     such as `lambda v, at: wb.Steer(v, layer=12, coefficient=-1.0, at=at)`. Skipped, with the reason: image scopes on
     prompts without pictures, and directions that are None or have norm 0 at every site (prompts that differ in their
-    answers alone are the same at every position before these). Raises ValueError where only some prompts of a set have
+    answers alone are the same at every position before these); with the `model`, also edits at image positions behind
+    its last block, from where nothing reaches the answer. Raises ValueError where only some prompts of a set have
     pictures: rows that nothing touches would thin the others' effect.
     """
     shows = {name: _shows_pictures(name, listed) for name, listed in prompts.items()}
@@ -100,8 +114,12 @@ def routes(
                 place = (built, scope_name(checked_scope(scope)), evaluated)
                 if why := _why_not(direction, scope, shows[evaluated]):
                     skipped.append(Skipped(*place, why))
+                    continue
+                made = intervene(direction, scope)
+                if model is not None and scope == "image" and _behind_the_last_block(made, model):
+                    skipped.append(Skipped(*place, BEHIND))
                 else:
-                    found.append(Route(*place, intervene(direction, scope)))
+                    found.append(Route(*place, made))
     if not found:
         raise ValueError("no combination can be tried:\n" + "\n".join(map(str, skipped)))
     return Routes(tuple(found), tuple(skipped), tuple(prompts))
@@ -115,6 +133,12 @@ def _why_not(direction: Directions | Subspace | None, scope: Scope, shows: bool)
     if scope in ("image", "text_after_image") and not shows:
         return "nothing to edit: these prompts have no image position"
     return None
+
+
+def _behind_the_last_block(intervention: Intervention, model: TracedModel) -> bool:
+    """Whether it edits nothing that a later block reads: positions exchange what they hold in blocks alone."""
+    last = model.n_layers - 1
+    return all(site.point == "resid_post" and site.layer == last for site in intervention.edits(model))
 
 
 def _shows_pictures(name: str, prompts: Sequence[Prompt]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,9 @@ from workbench.statistics.equivalence import Margin
 from workbench.statistics.sign_flips import all_signs, random_signs
 from workbench.statistics.values import Bounds
 
-FAMILIES = ("tag_family", "family", "tag_question", "question")  # columns that name what belongs together
+# Columns that name what belongs together; "prompt_group" is that of `sweep_routes`: the same picture, or question.
+FAMILIES = ("tag_family", "family", "tag_question", "question", "tag_item", "item", "prompt_group")
+BESIDE = ("kl_neutral", "energy_removed")  # of the edited rows, where they state them
 Row = Mapping[str, Any]
 Pairs = list[tuple[str, float, float]]  # family, edited, unedited
 
@@ -27,7 +29,9 @@ Pairs = list[tuple[str, float, float]]  # family, edited, unedited
 class Routed:
     """One entry. `value` is edited minus unedited: the mean over prompt families, each weighing the same. `p` is two-
     sided and corrected for looking at all entries; `equivalence` is not corrected. `dropped` rows had no value on one
-    side; `touched` of the `pairs` were edited at one position or more (None where the table does not say)."""
+    side; `touched` of the `pairs` were edited at one position or more (None where the table does not say). `unedited`
+    is the mean without the edit, `controls` the same differences under random twins, by kind and draw, and `beside` the
+    means of what else the rows state: kl_neutral, energy_removed, and the change of the share of right answers."""
 
     built: str
     applied: str
@@ -40,6 +44,9 @@ class Routed:
     families: int
     dropped: int
     touched: int | None
+    unedited: float = np.nan
+    controls: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    beside: Mapping[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         place = f"{self.built}->{self.applied} on {self.evaluated}"
@@ -107,7 +114,7 @@ def routing_matrix(
     reads = (lambda row: row[value]) if isinstance(value, str) else value
     skipped, found = list(routes.skipped), []
     for name in routes.evaluated:
-        rows = _rows_by_route(routes.on(name), measured[name], name)
+        rows, twins = _rows_by_route(routes.on(name), measured[name], name)
         for route in routes.on(name):
             edited = [row["edited"] for row in rows[route.name] if row.get("edited") is not None]
             if edited and not any(edited):
@@ -115,7 +122,11 @@ def routing_matrix(
                 continue
             touched = sum(bool(n) for n in edited) if edited else None
             pairs, dropped = _paired(rows[route.name], rows[UNEDITED], reads, cluster)
-            found.append((route, pairs, dropped, touched))
+            random = {
+                kind: tuple(_mean(_paired(drawn, rows[UNEDITED], reads, cluster)[0]) for drawn in by_draw.values())
+                for kind, by_draw in twins[route.name].items()
+            }
+            found.append((route, pairs, dropped, touched, random, _beside(rows[route.name], rows[UNEDITED])))
     if not found:
         raise ValueError("no route edited any row: there is nothing to compare.")
     for route, pairs, *_ in found:
@@ -125,7 +136,7 @@ def routing_matrix(
             )
     p, method = max_over_matrix([pairs for _, pairs, *_ in found], draws=draws, seed=seed)
     entries = []
-    for (route, pairs, dropped, touched), corrected in zip(found, p, strict=True):
+    for (route, pairs, dropped, touched, random, beside), corrected in zip(found, p, strict=True):
         families = [family for family, *_ in pairs]
         edited, unedited = np.array([values for _, *values in pairs]).T
         differences = edited - unedited
@@ -142,19 +153,31 @@ def routing_matrix(
                 len(set(families)),
                 dropped,
                 touched,
+                float(cluster_means(unedited, families).mean()),
+                random,
+                beside,
             )
         )
     measure = value if isinstance(value, str) else getattr(value, "__name__", "value")
     return RoutingMatrix(tuple(entries), tuple(skipped), measure, method)
 
 
-def _rows_by_route(routes: Sequence[Route], table: ResultTable | Iterable[Row], name: str) -> dict[str, list[Row]]:
-    """Rows under the name of their route; those of random twins are left out."""
+Twins = Mapping[str, Mapping[str, Mapping[int, Sequence[Row]]]]
+
+
+def _rows_by_route(
+    routes: Sequence[Route], table: ResultTable | Iterable[Row], name: str
+) -> tuple[dict[str, list[Row]], Twins]:
+    """Rows under the name of their route, and those of its random twins by kind and draw, where the rows name their
+    route (`sweep_routes`)."""
     listed: list[Row] = [*(table.rows() if isinstance(table, ResultTable) else table)]
     out: dict[str, list[Row]] = defaultdict(list)
+    twins: dict[str, Any] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     names = [UNEDITED, *(route.name for route in routes)]
     for row in listed:
-        if row.get("control") is not None:
+        if (kind := row.get("control")) is not None:
+            if row.get("cell") is None:
+                twins[str(row["condition"])][str(kind)][row["draw"]].append(row)
             continue
         cell = row.get("cell")  # of a sweep, where `condition` may be a prompt's tag
         if cell is None:
@@ -174,7 +197,7 @@ def _rows_by_route(routes: Sequence[Route], table: ResultTable | Iterable[Row], 
                 f"the rows of {route} on {name} prompts state another {', '.join(other)} than its intervention: the "
                 "cells were swept in another order than routes.cells gives."
             )
-    return out
+    return out, twins
 
 
 def _paired(
@@ -196,6 +219,27 @@ def _family_of(row: Row, cluster: str | None) -> str:
     if cluster is not None:
         return str(row[cluster])
     return next((str(row[name]) for name in FAMILIES if row.get(name) is not None), str(row["prompt"]))
+
+
+def _mean(pairs: Pairs) -> float:
+    """Mean difference over families; NaN where no row has a value."""
+    if not pairs:
+        return float("nan")
+    families, edited, unedited = zip(*pairs, strict=True)
+    return float(cluster_means(np.subtract(edited, unedited), families).mean())
+
+
+def _beside(edited: Sequence[Row], unedited: Sequence[Row]) -> dict[str, float]:
+    out = {}
+    for name in BESIDE:
+        stated = [float(row[name]) for row in edited if row.get(name) is not None]
+        if stated:
+            out[name] = float(np.mean(stated))
+    column = next((name for name in ("category", "choice") if edited[0].get(name) is not None), None)
+    if column is not None:
+        after, before = (np.mean([row[column] == "right" for row in rows]) for rows in (edited, unedited))
+        out["right"] = float(after - before)
+    return out
 
 
 def max_over_matrix(cells: Sequence[Pairs], *, draws: int, seed: int) -> tuple[Float[np.ndarray, " cell"], str]:

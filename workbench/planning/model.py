@@ -13,13 +13,14 @@ import torch
 from torch import nn
 
 from hooks.backends.hf import HuggingFaceModel
-from hooks.encode import Batch, Encoder
+from hooks.encode import Batch
 from hooks.model import Generation, Trace
 from hooks.processors import load_processor
 from hooks.shortcuts import Shortcuts
 from hooks.site import Site
 from hooks.structure import image_encoder_of, image_token_id, text_depth, vision_config
 from workbench.interventions.passes import Passes
+from workbench.planning.encoder import PlannedEncoder
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class PlannedModel(HuggingFaceModel):
         self.module, self.config, self.name = module, config, name
         self.identity = {"model": name}
         self.adapters = self.checkup = self.why_not_generate = None
-        self.encoder = Encoder(tokenizer, processor, image_token_id(config))
+        self.encoder = PlannedEncoder(tokenizer, processor, image_token_id(config))
         self.tokenizer = tokenizer
         text: Any = config.get_text_config(decoder=True)
         depth = text_depth(module)

@@ -33,6 +33,7 @@ def planned_sweep(
     written: bool,
     bounds: Bounds,
     options: Mapping[str, Any],
+    measured: set[bool] | None = None,
 ) -> tuple[list[Call], int]:
     """The calls of the model, and how many batches of prompts there are. Raises TypeError for unknown options, and
     ValueError for what `sweep` refuses."""
@@ -46,7 +47,7 @@ def planned_sweep(
         )
     asked = Asked.of(prompts, calm, model, pairs > 0)
     work = Work.of(model, prompts, asked.plain.lengths, edits, bounds.tokens, written=written)
-    measured: set[bool] = set()
+    measured = set() if measured is None else measured
     model.calls.clear()
 
     def passes(encoded: Any, unit: Sequence[int]) -> PlannedPasses:
@@ -89,8 +90,10 @@ def _cells(
 ) -> tuple[list[Cell], list[Prompt], int]:
     if control_kinds is None:
         control_kinds = [k for k in control_directions.KINDS if k != "energy_matched" or activations is not None]
+    # As many cells, and no activations are asked for: what a control takes does not depend on its direction.
+    control_kinds = ["isotropic" if kind == "energy_matched" else kind for kind in control_kinds]
     every = [Cell(None), *(Cell(one) for one in cells)]
-    every += list(random_twins(cells, controls, control_kinds, activations, seed))
+    every += list(random_twins(cells, controls, control_kinds, None, seed))
     every += [Cell(twin, kind, draw) for kind, own in (twins or {}).items() for draw, twin in enumerate(own)]
     return every, [] if neutral is None else as_prompts(neutral), max_new_tokens
 

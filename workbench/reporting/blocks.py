@@ -12,10 +12,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Text:
-    """A heading (it enters the contents; empty: none) and paragraphs under it."""
+    """A heading (of level 2 it enters the contents; empty: none) and paragraphs under it."""
 
     heading: str
     paragraphs: Sequence[str] = ()
+    level: int = 2
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,15 @@ class Marked:
     kind: str
 
 
-Cell: TypeAlias = "str | int | float | Marked | None"
+@dataclass(frozen=True)
+class Link:
+    """A table cell that leads to a heading of the same page."""
+
+    text: str
+    heading: str
+
+
+Cell: TypeAlias = "str | int | float | Marked | Link | None"
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from workbench.reporting import ledger, sections
-from workbench.reporting.blocks import Block, Details, Picture, Text
+from workbench.reporting import (
+    difference_section,
+    dimension_section,
+    dose_section,
+    drift_section,
+    ledger,
+    mitigation,
+    routing_section,
+    sections,
+    shift_section,
+    trend_section,
+)
+from workbench.reporting.blocks import Block, Details, Note, Picture, Text
 from workbench.reporting.page import write_page
 from workbench.reporting.summary import Summary, read_summary
 from workbench.reporting.table_report import summary_of_table
 
+WHOLE = "What a narrow fine-tune changed, and whether one direction carries it"
+# In reading order. A section is a function Summary -> blocks, [] when the summary has none of its numbers.
+SECTIONS: tuple[Callable[[Summary], list[Block]], ...] = (
+    sections.opening,
+    sections.rates,
+    mitigation.mitigations,
+    dose_section.doses,
+    trend_section.trends,
+    difference_section.differences,
+    sections.directions,
+    sections.ablation,
+    sections.steering,
+    sections.spectrum,
+    routing_section.routing,
+    drift_section.drift,
+    dimension_section.dimensions,
+    shift_section.shifts,
+    ledger.transfer,
+    ledger.samples,
+    ledger.limits,
+    ledger.provenance,
+)
 TABLE_FILE = "store.json"  # what tells the folder of a table from that of a whole study
 
 
@@ -38,14 +71,10 @@ def report(
         folder = Path() if isinstance(run, Mapping) else Path(run) if Path(run).is_dir() else Path(run).parent
         to = folder / "report.html"
     blocks = experiment_blocks(summary)
+    title = WHOLE if summary.whole or not summary.question else summary.question
     name = str(summary.model.get("name") or "a model")
     subtitle = [name, "" if summary.seed is None else f"seed {summary.seed}", f"{len(summary.results)} results"]
-    written = write_page(
-        "What a narrow fine-tune changed, and whether one direction carries it",
-        blocks,
-        to,
-        subtitle=" · ".join(filter(None, subtitle)),
-    )
+    written = write_page(title, blocks, to, subtitle=" · ".join(filter(None, subtitle)))
     if figures is not None:
         # After the page: a layout settles a little more on each drawing, and the page must not depend on `figures`.
         _save_figures(blocks, Path(figures))
@@ -53,15 +82,22 @@ def report(
 
 
 def experiment_blocks(summary: Summary) -> list[Block]:
-    """The report's blocks in reading order: findings, evidence, samples, limits, provenance."""
-    made = (
-        sections.opening, sections.rates, sections.directions, sections.ablation, sections.steering, sections.spectrum,
-        ledger.transfer, ledger.samples, ledger.limits, ledger.provenance,
-    )  # fmt: skip
-    return [block for section in made for block in section(summary)]
+    """The report's blocks in reading order: findings, evidence, samples, limits, provenance. A study's page has the
+    sections that it has numbers for; the whole path's page (`Summary.whole`) also says which ones have none."""
+    shown = [section(summary) for section in SECTIONS]
+    return [block for blocks in shown for block in (blocks if summary.whole else measured(blocks))]
+
+
+def measured(blocks: Sequence[Block]) -> Sequence[Block]:
+    """A section without its lines about what was not measured; nothing, where only a heading and words are left."""
+    left = [block for block in blocks if not (isinstance(block, Note) and block.kind == "missing")]
+    if len(left) < len(blocks) and all(isinstance(block, Text) for block in left):
+        return []
+    return left
 
 
 def _save_figures(blocks: Sequence[Block], folder: Path) -> None:
+    from workbench.reporting.page import anchor
     from workbench.reporting.style import save_png
 
     names = {"Before and after the fine-tune": "comparison", "The directions": "cosines",
@@ -71,7 +107,7 @@ def _save_figures(blocks: Sequence[Block], folder: Path) -> None:
     name, drawn = "figure", {}
     for block in blocks:
         if isinstance(block, Text) and block.heading:
-            name = names.get(block.heading, "figure")
+            name = names.get(block.heading) or anchor(block.heading)
         elif isinstance(block, Picture):
             drawn[name] = drawn.get(name, 0) + 1
             save_png(block.figure, folder / f"{name}{'' if drawn[name] == 1 else f'_{drawn[name]}'}.png")

@@ -125,11 +125,13 @@ def limits(summary: Summary) -> list[Block]:
         lines.append(f"{len(bare)} of the rates in other domains came without an interval.")
     if summary.unmeasured:
         lines.append(f"{summary.unmeasured} results of the summary hold no value and are not shown.")
-    if not summary.where(metric="kl_neutral"):
+    edited = summary.whole or any(r.condition in ("ablation", "steer") for r in summary.results)
+    if edited and not summary.where(metric="kl_neutral"):
         lines.append("Side effects were not measured on neutral prompts (kl_neutral).")
-    lines.append(
-        "An ablation shows what a direction is needed for under this edit, in this prompt format, nothing wider."
-    )
+    if edited:
+        lines.append(
+            "An ablation shows what a direction is needed for under this edit, in this prompt format, nothing wider."
+        )
     return [Text("Limits", lines)]
 
 
@@ -140,9 +142,9 @@ def provenance(summary: Summary) -> list[Block]:
         blocks += [Text("", ["This command makes the summary again:"]), Code(summary.command)]
     else:
         blocks.append(missing("the command that made it"))
-    facts = [[f"model: {key}", value] for key, value in _flat(summary.model)]
+    facts = [[f"model: {key}", value] for key, value in flat(summary.model)]
     facts += [["seed", summary.seed], ["schema", None if summary.schema is None else str(summary.schema)]]
-    facts += [[f"hash: {key}", value] for key, value in _flat(summary.hashes)]
+    facts += [[f"hash: {key}", value] for key, value in flat(summary.hashes)]
     blocks.append(Table(["what", "value"], facts))
     if summary.seconds:
         total = sum(summary.seconds.values())
@@ -154,7 +156,7 @@ def provenance(summary: Summary) -> list[Block]:
         blocks.append(missing("seconds by phase"))
     rows = [_row(result) for result in summary.results]
     columns = ["metric", "condition", "split", "modality", "layer", "coefficient", "value", "interval", "method",
-               "n", "clusters", "control", "detail", "target"]  # fmt: skip
+               "n", "clusters", "control", "test", "unscored", "detail", "target"]  # fmt: skip
     blocks.append(Details(f"All {len(rows)} results", [Table(columns, rows)]))
     return blocks
 
@@ -167,13 +169,19 @@ def _row(result: Result) -> list[Cell]:
     interval = None if result.interval is None else f"{result.interval[0]:.3g} to {result.interval[1]:.3g}"
     return [
         result.metric, result.condition, result.split, result.modality, result.layer, result.coefficient, result.value,
-        interval, result.interval_method, result.n, result.clusters, words, result.detail, result.target,
+        interval, result.interval_method, result.n, result.clusters, words, _test(result), result.unscored,
+        result.detail, result.target,
     ]  # fmt: skip
 
 
-def _flat(data: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+def _test(result: Result) -> str | None:
+    return None if result.test is None else f"p = {result.test.p:.2g} ({result.test.method})"
+
+
+def flat(data: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    """Nested facts as (name, words), names joined by dots."""
     for key, value in data.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{above}{key}.")
+            yield from flat(value, f"{above}{key}.")
         else:
             yield f"{above}{key}", ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -33,14 +33,16 @@ def write_page(title: str, blocks: Sequence[Block], to: str | Path, *, subtitle:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"visible": visible, "number": _number, "anchor": _anchor}
+    environment.filters |= {"visible": visible, "number": _number, "anchor": anchor}
     environment.tests["numeric"] = lambda cell: isinstance(cell, int | float) or bool(_NUMBER.match(str(cell)))
     drawn = iter(range(1, 10_000))
     html = environment.get_template("page.html").render(
         title=title,
         subtitle=subtitle,
         blocks=blocks,
-        headings=[block.heading for block in _every(blocks) if isinstance(block, Text) and block.heading],
+        headings=[
+            block.heading for block in _every(blocks) if isinstance(block, Text) and block.heading and block.level == 2
+        ],
         theme=THEME,
         kind_of=lambda block: type(block).__name__,
         # Markup is said to be safe in this one place: matplotlib has escaped the labels, as_svg keeps the tags.
@@ -85,7 +87,8 @@ def _number(cell: object) -> str:
     return visible(cell)
 
 
-def _anchor(heading: str) -> str:
+def anchor(heading: str) -> str:
+    """The heading as an id, and as a file's name."""
     return re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-") or "section"
 
 

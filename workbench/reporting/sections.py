@@ -50,7 +50,7 @@ def opening(summary: Summary) -> list[Block]:
     """What was found, in sentences made from the numbers; for an organism, that it is so by construction."""
     found = [line for modality in modalities(summary) for line in _spread(summary, modality)]
     found += [sentences.carried(ablation_verdict(summary, modality)) for modality in modalities(summary)]
-    blocks: list[Block] = [Text("What was found", found)]
+    blocks: list[Block] = [Text("What was found", found)] if found or summary.whole else []
     if not found:
         blocks.append(missing("any rate of contrary answers in other domains"))
     if summary.is_organism:

@@ -23,8 +23,23 @@ class Control:
 
 
 @dataclass(frozen=True)
+class Tested:
+    """The p of a test that belongs to a number, and how it was computed. A p without a value is none at all."""
+
+    p: float
+    method: str = ""
+
+
+@dataclass(frozen=True)
 class Result:
-    """One number with all that it takes to read it. Rates are fractions; `layer` None means all layers, or no layer."""
+    """One number with all that it takes to read it. Rates are fractions; `layer` None means all layers, or no layer.
+
+    The fields from `test` on come with judged answers: `unscored` of the n answers had no score, for the `reasons`
+    counted, and `bounds` is the value if all of these had been lowest, or highest; `companions` are other means of the
+    same answers (coherent, refusal, relevance; None: not judged); `floor` is the value of the base condition; `judges`
+    says who measured what; `doses` the mean of every dose of a trend; `dropped` what had no pair.
+    `series` are curves that belong to the number, by name: the share of every component, and what chance gives.
+    """
 
     metric: str
     value: float
@@ -40,11 +55,24 @@ class Result:
     control: Control | None = None
     detail: str | None = None
     target: str | None = None
+    test: Tested | None = None
+    bounds: tuple[float, float] | None = None
+    unscored: int | None = None
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    companions: Mapping[str, float | None] = field(default_factory=dict)
+    floor: float | None = None
+    judges: Mapping[str, str] = field(default_factory=dict)
+    doses: Mapping[str, float] = field(default_factory=dict)
+    dropped: int | None = None
+    equivalence: str | None = None
+    series: Mapping[str, Sequence[float | int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A run's results. `samples`: generations, from `samples.json`; `unmeasured`: how many results had no value."""
+    """A run's results. `question`: what the study asks, empty for a summary that is no study's; `whole`: its page also
+    says which of the usual sections have no numbers; `samples`: generations, from `samples.json`; `unmeasured`: how
+    many results had no value."""
 
     results: tuple[Result, ...]
     model: Mapping[str, Any] = field(default_factory=dict)
@@ -56,6 +84,8 @@ class Summary:
     cosines: tuple[tuple[str, ...], np.ndarray] | None = None
     samples: tuple[Mapping[str, Any], ...] = ()
     unmeasured: int = 0
+    question: str = ""
+    whole: bool = False
 
     @property
     def is_organism(self) -> bool:
@@ -149,6 +179,8 @@ def _summary(data: Any, samples: Sequence[Mapping[str, Any]], name: str) -> Summ
         cosines=_cosines((data.get("directions") or {}).get("cosines")),
         samples=tuple(samples or ()),
         unmeasured=unmeasured,
+        question=str(data.get("question") or ""),
+        whole=bool(data.get("whole", not data.get("question"))),
     )
 
 
@@ -162,14 +194,19 @@ def _result(entry: Any, name: str) -> Result | None:
     given = {key: entry[key] for key in known & entry.keys() if entry[key] is not None}
     interval = given.pop("interval", None)
     control = given.pop("control", None)
-    if interval is not None and all(end is not None and math.isfinite(end) for end in interval):
-        low, high = interval
-        given["interval"] = (float(low), float(high))
+    for key, ends in (("interval", interval), ("bounds", given.pop("bounds", None))):
+        if ends is not None and all(end is not None and math.isfinite(end) for end in ends):
+            low, high = ends
+            given[key] = (float(low), float(high))
+    if (test := given.pop("test", None)) is not None and test.get("p") is not None:
+        given["test"] = Tested(float(test["p"]), str(test.get("method") or ""))
     if control is not None:
         draws = tuple(float(draw) for draw in control.get("draws") or () if draw is not None)
         given["control"] = Control(
             str(control.get("kind", "random")), int(control.get("N") or len(draws)), control.get("p"), draws
         )
+    if given.get("coefficient") is not None:  # JSON keeps whole numbers whole
+        given["coefficient"] = float(given["coefficient"])
     return Result(**{**given, "value": float(value)})
 
 

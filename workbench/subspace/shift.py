@@ -111,12 +111,13 @@ def _joined_sites(
     parts = list(found.values()) or [_nothing(tuned.d_model(next(iter(skipped))))]
     k = min(len(part["basis"]) for part in parts)
     cut = {name: [part[name][:k] for part in parts] for name in ("basis", "reads", "writes")}
-    cut |= {name: [part[name][:k] for part in parts] for name in ("null", "null_p") if null is not None}
-    names = [name for name in parts[0] if name not in cut and name not in ("test", "null", "null_p")]
+    cut |= {name: [part[name][:k] for part in parts] for name in _OF_NULL if null is not None}
+    names = [name for name in parts[0] if name not in cut and name not in ("test", *_OF_NULL)]
     stacked = {name: np.stack(values)[: len(found)] for name, values in cut.items()}
     stacked |= {name: np.stack([part[name] for part in parts])[: len(found)] for name in names}
     reads, writes, origin, shift = (stacked.pop(name) for name in ("reads", "writes", "origin", "shift"))
     scaled, shrinkage, between = (stacked.pop(name, None) for name in ("scaled_shift", "shrinkage", "between"))
+    together = {f"null_{name}": stacked.pop(name, None) for name in ("together", "together_p")}
     model = str(tuned.info.get("model", "")) or str(base.info.get("model", ""))
     kind = "none" if null is None else SWAPPED if variant == "between_class" else NULLS[null]
     if null == "signs" and VARIANTS[variant].mean and variant != "between_class":
@@ -151,18 +152,20 @@ def _joined_sites(
         mean_test=tests,
         between=between,
         shrinkage=shrinkage if scale == "whiten" else None,
+        **together,
         **counts,
     )
 
 
 _BOTH = ("stacked", "between_class")
+_OF_NULL = ("null", "null_p", "together", "together_p")
 
 
 def _nothing(d_model: int) -> dict[str, Any]:
     """The arrays of a result without sites: every one is unchanged."""
     rows = {name: np.zeros((0, d_model)) for name in ("basis", "reads", "writes")}
     rows |= {name: np.zeros(d_model) for name in ("mean", "shift", "origin", "scaled_shift")}
-    none = {"null": np.zeros((0, 2)), "null_p": np.zeros(0)}
+    none = {name: np.zeros(0) if name.endswith("_p") else np.zeros((0, 2)) for name in _OF_NULL}
     return {**rows, **none, "variance": np.zeros(0), "total": np.zeros(()), "shrinkage": np.zeros(())}
 
 

@@ -20,25 +20,28 @@ SWAPPED = "base and tuned swapped prompt by prompt"
 
 def null_shares(
     rows: Float[np.ndarray, "row d_model"], k: int, kind: str, draws: int, rng: np.random.Generator, *, mean: bool
-) -> Float[np.ndarray, "draw k"]:
-    """Shares of the k leading components in data whose coordinates share nothing, draw by draw.
+) -> tuple[Float[np.ndarray, "draw k"], Float[np.ndarray, "draw k"]]:
+    """Shares of the k leading components in data whose coordinates share nothing, draw by draw: one by one, and of the
+    first 1, 2, .. k together.
 
     `rows` without their mean (`mean=False`): centred, every entry gets a random sign (or every column is permuted on
     its own), centred again. Rows with their mean: the deviations are broken in the same way and the mean is put back,
     or each draw would spread the energy of the mean over all components, and hide real ones behind it. Component 1 is
     there compared with signs of the rows themselves, which have no mean in common: "is anything shared at all?" Columns
     that are permuted keep their mean, so with them component 1 says nothing of the mean shift (`mean_test` does).
+    Components together are always those of one matrix, the mean put back where it is kept.
     """
     middle = rows.mean(axis=0)
     centred = rows - middle
-    shares = np.empty((draws, k))
+    shares, together = np.empty((draws, k)), np.empty((draws, k))
     for draw in range(draws):
         broken = _broken(centred, kind, rng)
         broken -= broken.mean(axis=0)
         shares[draw] = top_shares(broken + middle if mean else broken, k)
+        together[draw] = np.cumsum(shares[draw])
         if mean and kind == "signs":
             shares[draw, 0] = top_shares(with_random_signs(rows, rng), 1)[0]
-    return shares
+    return shares, together
 
 
 def _broken(centred: np.ndarray, kind: str, rng: np.random.Generator) -> np.ndarray:

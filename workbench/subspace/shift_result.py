@@ -19,6 +19,7 @@ from workbench.subspace.shift_null import marchenko_pastur_edge
 from workbench.subspace.shift_rows import VARIANTS
 
 SHARES = (0.5, 0.8, 0.9, 0.95)
+_WHERE_MADE = ("between", "shrinkage", "null_together", "null_together_p")
 UNSCALED = "none"
 
 
@@ -31,7 +32,9 @@ class ShiftPCA:
     stream, tuned - base; `mean_test` asks of each site whether it is longer than chance makes it (None without draws).
     `reads` and `writes` [site, k, d_model] are each component as read-out and as write vector (the same under "none").
     `matched` pairs were found, `only_base` and `only_tuned` rows had no partner, `left_out` were dropped for equal n.
-    `between` [site] is the share of all variance that lies between the classes (variant `between_class` only),
+    `null_together` [site, k, 2] is the 5 % and 95 % quantile of what the first 1, 2, .. k components explain together
+    in data without structure, `null_together_p` [site, k] the p (both None without a null). `between` [site] is the
+    share of all variance that lies between the classes (variant `between_class` only),
     `shrinkage` [site] the weight of the identity in the whitening. `skipped` names sites without a spectrum: a frozen
     tower is "unchanged".
     """
@@ -52,6 +55,8 @@ class ShiftPCA:
     mean_test: Mapping[Site, Significance] | None = None
     between: Float[np.ndarray, " site"] | None = None
     shrinkage: Float[np.ndarray, " site"] | None = None
+    null_together: Float[np.ndarray, "site k 2"] | None = None
+    null_together_p: Float[np.ndarray, "site k"] | None = None
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -168,7 +173,7 @@ class ShiftPCA:
         place = self.sites.index(site_among(self.sites, site))
         rows = slice(place, place + 1)
         cut = {name: getattr(self, name)[rows] for name in ("shift", "scaled_shift", "reads", "writes", "origin")} | {
-            name: value[rows] for name in ("between", "shrinkage") if (value := getattr(self, name)) is not None
+            name: value[rows] for name in _WHERE_MADE if (value := getattr(self, name)) is not None
         }
         tests = None if self.mean_test is None else {self.sites[place]: self.mean_test[self.sites[place]]}
         return type(self)(**{**vars(self), **cut, "spectrum": self.spectrum[self.sites[place]], "mean_test": tests})

@@ -102,11 +102,15 @@ def at_site(rows: SiteRows, asked: Asked, rng: np.random.Generator) -> dict[str,
         if between:
             left, right = scaling.apply(rows.left), scaling.apply(rows.right)
             shares = swapped_shares(left, right, rows.prompts, rows.classes, exist, draws, rng)
+            together = np.cumsum(shares, axis=1)
         else:
-            shares = null_shares(values, exist, null, draws, rng, mean=mean)
+            shares, together = null_shares(values, exist, null, draws, rng, mean=mean)
         part["null"] = np.quantile(shares, [0.05, 0.95], axis=0).T
         observed = variance[:exist] / total * (1 - 1e-12)  # a tie must never make p smaller
         part["null_p"] = (1 + (shares >= observed).sum(axis=0)) / (1 + draws)
+        part["together"] = np.quantile(together, [0.05, 0.95], axis=0).T
+        together_p = (together >= np.cumsum(observed)).sum(axis=0)
+        part["together_p"] = (1 + together_p) / (1 + draws)
         part["test"] = rows.shift_test(scaling, draws, asked.seed)
     return part
 

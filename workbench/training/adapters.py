@@ -18,7 +18,9 @@ from workbench.training.acting_identity import identity_of
 from workbench.training.continued import begin_from, refuse_other_base, settings_of_start
 from workbench.training.datasets import NO_LOSS, encoded_rows, with_labels
 from workbench.training.loss_mask import refuse_lost_mask
+from workbench.training.loss_tally import LossTally
 from workbench.training.mixtures import mix
+from workbench.training.model_parts import ASKED_AS, adapted_parts, left_out, refuse_unmoved
 from workbench.training.published import is_finished, publish
 from workbench.training.taking_part import Acts, Watch
 
@@ -68,26 +70,30 @@ def train_lora(
     """Trains a LoRA adapter on the rows of a prompt file (each with a response) and returns its folder.
 
     `recipe` is a name of RECIPES, which single settings override: `rank`, `alpha` (default: rank), `targets` (module
-    names, a regex over module paths, or `"all-linear"`), `dropout`, `rslora`, `learning_rate`, `schedule`,
-    `warmup_steps`, `weight_decay`, `steps` (or `epochs`), `batch_size`, `accumulate`, `max_length`. `fraction` of the
-    rows come from `prompts`, the rest from `filler` (see `mix`, which `hold` goes to). A finished adapter of the same
-    settings and data is returned as it is; with `save_every` a run that was stopped goes on from its last checkpoint.
+    names, a regex over module paths, or `"all-linear"`), `tower` and `projector`, `dropout`, `rslora`, `learning_rate`,
+    `schedule`, `warmup_steps`, `weight_decay`, `steps` (or `epochs`), `batch_size`, `accumulate`, `max_length`.
+    `fraction` of the rows come from `prompts`, the rest from `filler` (see `mix`, which `hold` goes to). A finished
+    adapter of the same settings and data is returned as it is; with `save_every` a run that was stopped goes on from
+    its last checkpoint.
+
+    Targets reach into the vision tower and the projector of an image-text model (`"all-linear"`, and names such as
+    q_proj that both have). `tower="frozen"` takes the tower out of them, `tower="trained"` refuses targets that hit
+    nothing in it, and `projector` is the same for what joins tower and language model; None leaves it to the targets.
+    The record (training.json) says how many modules of each part have an adapter (`adapted`), and how many tokens of
+    the run's forwards were under the loss, of images, and of images under the loss, which is 0 (`tokens`).
 
     `start` is an adapter folder whose numbers the new adapter begins with (a repair of a harmful one, for instance);
     targets, rank, alpha and rslora are then the start's. `during` are interventions (`wb.Steer`, `wb.Ablate`, ...) that
     act in the forward of every training step on their token scopes, and are gone afterwards: preventative steering,
     ablation while training. `watch` (a `wb.Drift`) measures every few steps, and may stop early; `callbacks` are
-    TrainerCallbacks of your own, which do not count to the adapter's identity. The record (training.json) states start,
-    interventions with the positions that they edited, and where the watch stopped.
+    TrainerCallbacks of your own, which do not count to the adapter's identity. The record states start, interventions
+    with the positions that they edited, and where the watch stopped.
 
-    Raises ValueError when no token receives loss, when training left the adapter as it began, or when the start does
-    not fit; NothingEdited when an intervention touched no position; FileExistsError when `to` holds something else.
+    Raises ValueError when no token receives loss, when training left the adapter (or the tower that was to be trained)
+    as it began, when the model has no part that is asked for or the targets miss it, or when the start does not fit;
+    NothingEdited when an intervention touched no position; FileExistsError when `to` holds something else.
     """
-    own = settings_of_start(Path(start)) if start is not None else {}
-    options = {**_DEFAULTS, **own, **(RECIPES[recipe] if recipe else {}), **settings}
-    if unknown := set(options) - set(_DEFAULTS):
-        raise TypeError(f"train_lora does not know {', '.join(sorted(unknown))}: expected {', '.join(_DEFAULTS)}.")
-    options["alpha"] = options["alpha"] or options["rank"]
+    options = whole_settings(recipe, settings, start)
     rows = as_prompts(prompts)
     if filler is not None or fraction < 1:
         rows = list(mix(rows, as_prompts(filler) if filler is not None else [], fraction, hold=hold, seed=seed))
@@ -119,7 +125,7 @@ def train_lora(
     # Named by its settings, so that a stopped run of others is never taken for the beginning of this one.
     checkpoints = to.with_name(f"{to.name}.{key[:12]}.training")
     begin = None if start is None else Path(start)
-    peft, loss, steps = _trained(
+    peft, loss, facts = _trained(
         model, rows, options, seed, checkpoints, progress, save_every, begin=begin, edits=edits, callbacks=lookers
     )
     record = {"key": key, "base": base_hash, "rows": len(rows), "seed": seed, "loss": loss, **options, **more}
@@ -127,7 +133,7 @@ def train_lora(
         record["during"] = [{"identity": one, **said} for one, said in zip(more["during"], edits.record(), strict=True)]
     if begin is not None:
         record["start"] = {"adapter": more["start"], "name": begin.name}
-    record["trained_steps"] = steps
+    record |= facts
     record["seconds"] = round(time.perf_counter() - started, 2)
     publish(to, record, lambda folder: peft.save_pretrained(str(folder)))
     return to
@@ -137,6 +143,8 @@ _DEFAULTS: dict[str, Any] = dict(
     rank=16,
     alpha=None,
     targets="all-linear",
+    tower=None,
+    projector=None,
     dropout=0.0,
     rslora=False,
     learning_rate=2e-4,
@@ -151,6 +159,37 @@ _DEFAULTS: dict[str, Any] = dict(
 )
 
 
+def whole_settings(recipe: str | None, settings: dict[str, Any], start: str | Path | None = None) -> dict[str, Any]:
+    """The defaults, over them the settings of the start and of the named recipe, over them the ones that are given."""
+    own = settings_of_start(Path(start)) if start is not None else {}
+    options = {**_DEFAULTS, **own, **(RECIPES[recipe] if recipe else {}), **settings}
+    if unknown := set(options) - set(_DEFAULTS):
+        raise TypeError(f"train_lora does not know {', '.join(sorted(unknown))}: expected {', '.join(_DEFAULTS)}.")
+    options["alpha"] = options["alpha"] or options["rank"]
+    # What is left to the targets is not there: keys of adapters without these words stay what they were.
+    return {name: value for name, value in options.items() if name not in ASKED_AS or value is not None}
+
+
+def with_lora(module: Any, options: dict[str, Any]) -> Any:
+    """The PeftModel of this module (changed in place) with an untrained adapter of these settings."""
+    from peft import LoraConfig, get_peft_model
+
+    # peft asks the model for an attribute that transformers has renamed: nothing that a user could mend.
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
+    return get_peft_model(
+        module,
+        LoraConfig(
+            r=options["rank"],
+            lora_alpha=options["alpha"],
+            target_modules=options["targets"],
+            exclude_modules=left_out(module, options),
+            lora_dropout=options["dropout"],
+            use_rslora=options["rslora"],
+            bias="none",
+        ),
+    )
+
+
 def _trained(
     model: Any,
     rows: Sequence[Prompt],
@@ -163,9 +202,8 @@ def _trained(
     begin: Path | None,
     edits: Any,
     callbacks: Sequence[Any],
-) -> tuple[Any, float, int]:
-    """The PeftModel, its mean loss, and the optimizer steps that were made."""
-    from peft import LoraConfig, get_peft_model
+) -> tuple[Any, float, dict[str, Any]]:
+    """The PeftModel, its mean loss, and what the record says of the run."""
     from transformers import PrinterCallback, Trainer, TrainingArguments
 
     encoder = model.encoder
@@ -183,19 +221,8 @@ def _trained(
         refuse_lost_mask(inputs, features, encoder.image_token_id)
         return inputs if edits is None else {**inputs, edits.travels_as: batch}
 
-    # peft asks the model for an attribute that transformers has renamed: nothing that a user could mend.
-    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
-    peft = get_peft_model(
-        model.module,
-        LoraConfig(
-            r=options["rank"],
-            lora_alpha=options["alpha"],
-            target_modules=options["targets"],
-            lora_dropout=options["dropout"],
-            use_rslora=options["rslora"],
-            bias="none",
-        ),
-    )
+    peft = with_lora(model.module, options)
+    adapted = adapted_parts(peft, options)
     if begin is not None:
         begin_from(peft, begin)
     begun = {name: weight.detach().clone() for name, weight in peft.named_parameters() if _writes(name)}
@@ -226,16 +253,25 @@ def _trained(
     for callback in callbacks:
         trainer.add_callback(callback)
     resumable = save_every is not None and any(checkpoints.glob("checkpoint-*"))
+    tally = LossTally(peft, encoder.image_token_id)
     result = trainer.train(resume_from_checkpoint=resumable or None)
+    tokens = tally.finish()
     shutil.rmtree(checkpoints, ignore_errors=True)
     if edits is not None:
         edits.refuse_idle()
-    if all(torch.equal(weight.cpu(), begun[name].cpu()) for name, weight in peft.named_parameters() if _writes(name)):
+    moved = [name for name, weight in peft.named_parameters() if _writes(name) and _differs(weight, begun[name])]
+    if not moved:
         still = "zero" if begin is None else "that of the start"
         raise ValueError(
             f"training changed nothing: every lora_B is still {still}. Expected a learning rate and steps above zero."
         )
-    return peft.eval(), float(result.training_loss), trainer.state.global_step
+    refuse_unmoved(peft, moved, options)
+    facts = {"adapted": adapted, "tokens": tokens, "trained_steps": trainer.state.global_step}
+    return peft.eval(), float(result.training_loss), facts
+
+
+def _differs(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return not torch.equal(one.cpu(), other.cpu())
 
 
 def _writes(name: str) -> bool:

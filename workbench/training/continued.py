@@ -9,14 +9,17 @@ from typing import Any
 import torch
 
 from workbench.training.lora_files import lora_factors
+from workbench.training.model_parts import ASKED_AS
 from workbench.training.published import record_of
 
 
 def settings_of_start(start: Path) -> dict[str, Any]:
-    """The settings that an adapter folder fixes for whatever continues it: targets, rank, alpha, rslora."""
+    """The settings that an adapter folder fixes for whatever continues it: targets, rank, alpha, rslora, and what of an
+    image-text model stays frozen."""
     config = json.loads((start / "adapter_config.json").read_text())
-    targets = config["target_modules"]
+    targets, record = config["target_modules"], record_of(start)
     return {
+        **{name: record[name] for name in ASKED_AS if record.get(name)},
         "rank": config["r"],
         "alpha": config["lora_alpha"],
         "targets": targets if isinstance(targets, str) else sorted(targets),

@@ -16,10 +16,11 @@ Series = Sequence[tuple[int, float]]
 @dataclass(frozen=True)
 class Signal:
     """One number a measured step of a drift table: the mean projection on a direction (`measure="projection"`, at a
-    site) or the answers' logit difference, contrary minus right (`measure="behaviour"`), over one class of the prompts
-    (`group`; "all" is everyone). `value` names another column of those rows, such as "p_contrary"."""
+    site), the answers' logit difference, contrary minus right ("behaviour"), the judge's mean score of what was
+    written ("answers") or the loss on the task ("task"), over one class of the prompts (`group`; "all" is everyone).
+    `value` names another column of those rows, such as "p_contrary"."""
 
-    measure: Literal["projection", "behaviour"] = "behaviour"
+    measure: Literal["projection", "behaviour", "answers", "task"] = "behaviour"
     site: str | None = None
     direction: str | None = None
     group: str = "all"
@@ -114,7 +115,8 @@ def forecasts(
         if actual is not None and steps[-1] >= actual:
             break
         slope, level = np.polyfit(steps - steps[-1], values, 1)
-        towards = slope < 0 if falling else slope > 0
+        # A fitted line through equal values rises or falls by a rounding.
+        towards = bool(np.ptp(values) > 0) and (slope < 0 if falling else slope > 0)
         predicted = float(steps[-1] + (threshold - level) / slope) if towards else None
         out.append(Forecast(int(steps[-1]), predicted, actual))
     return out

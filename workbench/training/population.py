@@ -6,13 +6,16 @@ another process (`part`), and takes no other with it when it fails.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from hooks.load import load_model
+from hooks.prompt import Prompt
+from workbench.parallel import done_units
 from workbench.progress import Progress
 from workbench.training.adapters import train_lora
 from workbench.training.population_plan import Member, Plan, conditions_first, in_part, planned, read_plan, write_plan
@@ -83,6 +86,7 @@ def population(
     part: str | None = None,
     progress: bool = True,
     save_every: int | None = None,
+    engine: str = "process",
     **settings: Any,
 ) -> Population:
     """Trains one LoRA adapter for each recipe and fine-tuning seed and returns those that are finished.
@@ -91,7 +95,8 @@ def population(
     JSONL file); `settings` hold for all recipes that do not say otherwise. The member "rank8-seed1" lies in the folder
     of that name in `to`, beside `population.json`, which says what each is (`read_population`). `part="2/3"` trains
     every third member by name, from the second: parts may run at once, on machines that share the folder. A run that
-    was stopped goes on with the members that are missing (`save_every` steps: also within one).
+    was stopped goes on with the members that are missing (`save_every` steps: also within one). `engine="ray"` trains
+    members as tasks of a Ray cluster (`workbench.parallel`), one GPU each where this machine has one.
 
     Raises PopulationFailed at the end where members failed; ValueError before any training for names that cannot be
     variants, settings that are no data, or a folder whose plan has a member of this name with other rows or settings.
@@ -102,20 +107,28 @@ def population(
     to = Path(to)
     write_plan(plan, to)
     failures: dict[str, str] = {}
+    units = {name: (_train, _arguments(plan, name, base, rows, to, save_every)) for name in mine}
     with Progress("population", len(mine), show=progress, unit="adapter") as bar:
-        for name in mine:
-            member = plan.members[name]
-            try:
-                train_lora(
-                    base, rows[member.recipe], to=to / name, seed=member.seed, save_every=save_every, **member.settings
-                )
-            except Exception:  # whatever it was: the others are trained, and it is raised at the end
-                failures[name] = traceback.format_exc()
+        for name, failure in done_units(units, engine, gpus=int(torch.cuda.is_available())):
+            if failure is not None:  # whatever it was: the others are trained, and it is raised at the end
+                failures[name] = failure
             bar.update()
     found = _found(plan, to, without=failures)
     if failures:
         raise PopulationFailed(found, failures)
     return found
+
+
+def _arguments(
+    plan: Plan, name: str, base: str | Path, rows: Mapping[str, Sequence[Prompt]], to: Path, save_every: int | None
+) -> dict[str, Any]:
+    member = plan.members[name]
+    whole = {"to": to / name, "seed": member.seed, "save_every": save_every, **member.settings}
+    return {"base": base, "rows": rows[member.recipe], **whole}
+
+
+def _train(*, base: str | Path, rows: Sequence[Prompt], **settings: Any) -> None:
+    train_lora(base, rows, **settings)
 
 
 def read_population(folder: str | Path, *, base: str | Path | None = None) -> Population:
