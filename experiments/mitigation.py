@@ -36,32 +36,18 @@ with study.phase("harmful and benign rows, and two sides of the questions"):
     fit = [prompt for prompt in wb.read_prompts(inputs.prompts) if prompt.id not in fresh]
     broad = [prompt for prompt in sides.confirm if wb.split_of(prompt.tags) == "other_domains"]
 
-if plan := study.plan:  # --dry-run: what these steps would take, at most: which doses are chosen is not known
-    v, half = plan.direction(), range(plan.n_layers // 2)
-    rates, own = len(asked.coefficients), {name: value for name, value in anew.items() if name != "part"}
+if plan := study.plan:  # --dry-run
+    v, own, rates = plan.direction(), {n: one for n, one in anew.items() if n != "part"}, len(asked.coefficients)
     made = [(harmful, own)] * (("tuned" not in inputs.adapters) + 2 * rates + 1)
     right = [*benign.values(), next(iter(benign.values()))]  # repairs, and one that begins at the base
     made += [(rows, own | {"steps": n}) for rows in right for n in asked.steps]
     trained = plan.population({f"dose{n}": wb.Recipe(*one) for n, one in enumerate(made)}, seeds=[study.seed])
-
-    def steered(n):
-        return {f"steered {i}": wb.Steer(v, layer=half, at="answering") for i in range(n)}
-
-    ablated = {f"ablated {n}": wb.Ablate(v, layer=n) for n in range(min(7, plan.n_layers))}
-    every = trained.conditions | steered(rates + len(asked.shares) + len(asked.factors)) | ablated
-    arms = 9 + len(benign)
-    for name, variants, at in (("shift", 2, "last"), ("held", 1, "all"), ("after the repair", 3, "last")):
-        plan.capture(fit, *["base", "tuned", "repaired"][:variants], at=at, name=name)
-    for name, shown, conditions in (
-        ("dev", sides.dev, every),
-        ("confirm", sides.confirm, dict([*every.items()][: 2 + 2 * arms])),
-        ("random", broad, steered(12 * asked.controls)),
-        ("inducing", sides.dev, steered(2 * rates)),
-        ("relocation", broad, steered(asked.controls + 6)),
-    ):
-        more = sampling | ({"samples": 1} if name == "random" else {})
-        plan.answers(shown, conditions, model=trained.load(), name=name, **more)
-    plan.stop()
+    plan.capture(fit, "base", "tuned")
+    edits = [wb.Steer(v, layer=range(plan.n_layers // 2), at="answering")] * (rates + len(asked.shares))
+    edits += [wb.Ablate(v, layer=n) for n in range(min(7, plan.n_layers))]
+    every = trained.conditions | {f"edit{n}": one for n, one in enumerate(edits)}
+    plan.answers(sides.dev, every, model=trained.load(), name="dev", **sampling)
+    plan.stop("scaled adapters, and all that depends on the doses chosen: confirmation, random directions, repair")
 
 with study.phase("the harmful fine-tune and its direction"):
     tuned = inputs.adapters.get("tuned") or wb.adapter_doses(inputs.base, harmful, {1: {}}, to=to / "tuned", **anew)[1]

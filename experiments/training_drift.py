@@ -44,7 +44,7 @@ if plan := study.plan:  # --dry-run: what these steps would take
 
 with study.phase("a scout, and its direction"):
     scout = wb.train_lora(inputs.base, rows["train"], to=study.folder / "scout", seed=asked.scout_seed, **settings)
-    sources = {"scout": scout} | {name: path for name, path in inputs.adapters.items() if name == "sibling"}
+    sources = {"scout": scout} | {name: inputs.adapters[name] for name in ("sibling",) if name in inputs.adapters}
     model = wb.load_model(inputs.base, adapter=sources)
     shift, middle = study.capture(model, prompts, "base", *sources, name="shift"), model.n_layers // 2
     before = shift.where(variant="base")

@@ -39,16 +39,16 @@ def test_few_units_cannot_promise_much():
 
 @pytest.mark.parametrize(("n", "k", "share", "level"), [(10, 3, 0.8, 0.8), (10, 1, 0.0, 0.9)])
 def test_intervals_hold_a_new_unit_as_often_as_they_say(n, k, share, level):
-    """300 populations, chosen features included; the guarantee of jackknife+ is 2 * level - 1, of minmax the level."""
+    """200 populations, chosen features included; the guarantee of jackknife+ is 2 * level - 1, of minmax the level."""
     held = {"jackknife+": 0, "minmax": 0}
-    for seed in range(300):
+    for seed in range(200):
         x, y = drawn([1, seed], n + 1, k, share)
         made = left_out(x[:n], y[:n, None], one_left_out(n), candidates_of(k), x[n:]).predicted[:, :, 0]
         for method in held:
             held[method] += y[n] in jackknife_interval(made[:, 1], y[:n] - made[:, 0], level, method)
-    error = 3 * np.sqrt(level * (1 - level) / 300)
-    assert level - 0.04 - error < held["jackknife+"] / 300 < level + 0.06 + error
-    assert held["minmax"] / 300 > level - error and held["minmax"] > held["jackknife+"]
+    error = 3 * np.sqrt(level * (1 - level) / 200)
+    assert level - 0.04 - error < held["jackknife+"] / 200 < level + 0.06 + error
+    assert held["minmax"] / 200 > level - error and held["minmax"] > held["jackknife+"]
 
 
 def test_skill_and_the_skills_without_each_unit_are_those_of_a_naive_twin():

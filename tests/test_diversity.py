@@ -105,6 +105,16 @@ def test_a_bootstrap_with_replacement_would_repeat_texts():
     assert max(resampled) < own
 
 
+def test_a_common_component_hides_the_topics_until_it_is_subtracted():
+    topics = np.repeat(np.eye(8), 4, axis=0)
+    domains = {"many": topics + 20, "few": np.repeat(topics[:8], 4, axis=0) + 20}
+    plain = {each.domain: each.value for each in diversity(domains, orders=(2,), kernel="cosine", draws=5)[::2]}
+    found = diversity(domains, orders=(2,), kernel="cosine", centre=True, draws=5)
+    centred = {each.domain: each.value for each in found[::2]}
+    assert found[0].measure == "vendi_2_cosine_centred" and wb.predictor_feature(found[0].measure).sign == 0
+    assert plain["many"] - plain["few"] < 0.01 and centred["many"] - centred["few"] > 1
+
+
 def test_measures_become_features_without_a_sign():
     domains = {f"d{i}": rng([9, i]).normal(size=(20, 4)) + 2 * i for i in range(5)}
     found = diversity(domains, orders=(1, 2), draws=5)

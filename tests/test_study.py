@@ -28,7 +28,7 @@ def inputs(world):
     """The organism's, without other models, and with two questions of each domain and modality."""
     return Inputs(
         kind="organism", base=str(world.base), adapters={"tuned": str(world.tuned)}, prompts=world.prompts,
-        questions=world.questions, neutral=world.neutral, personas=None, other_base=None, other_tuned=None,
+        questions=world.questions, neutral=world.neutral, personas=None, other_base=None, other_adapters={},
         judge="rule:organism", domains={"tuned": "capital"}, options={"seed": 0},
     )  # fmt: skip
 
@@ -177,7 +177,7 @@ def test_a_model_needs_its_fine_tune_and_prompts():
     given = ["--model", "m", "--adapter", "a", "--prompts", "p", "--questions", "q", "--sibling-adapter", "s"]
     found = inputs_from(arguments_of(*given, "--other-model", "o", "--seed", 4))
     assert found.adapters == {"tuned": "a", "sibling": "s"} and found.judge == "rule:contains"
-    assert (found.kind, found.other_base, found.other_tuned, found.options) == ("checkpoint", "o", None, {"seed": 4})
+    assert (found.kind, found.other_base, found.other_adapters, found.options) == ("checkpoint", "o", {}, {"seed": 4})
     assert found.files == {"prompts": Path("p"), "questions": Path("q")} and found.for_maps == [Path("p")]
 
 

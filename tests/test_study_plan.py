@@ -173,7 +173,7 @@ def test_a_script_without_a_plan_ends_before_it_runs_anything(tmp_path, monkeypa
 def inputs_of_world(world):
     return workbench.study.Inputs(
         kind="organism", base=str(world.base), adapters={"tuned": str(world.tuned)}, prompts=world.prompts,
-        questions=world.questions, neutral=world.neutral, personas=None, other_base=None, other_tuned=None,
+        questions=world.questions, neutral=world.neutral, personas=None, other_base=None, other_adapters={},
         judge="rule:organism", train=world.train, domains={"tuned": "capital"},
     )  # fmt: skip
 

@@ -75,6 +75,10 @@ if TYPE_CHECKING:
     from workbench.behaviour.predictors import predictors as predictors
     from workbench.behaviour.question_sets import read_questions as read_questions
     from workbench.behaviour.question_sides import question_sides as question_sides
+    from workbench.behaviour.ranking import rank_domains as rank_domains
+    from workbench.behaviour.ranking_categories import by_category as by_category
+    from workbench.behaviour.ranking_categories import planted_order as planted_order
+    from workbench.behaviour.ranking_matrix import domain_matrix as domain_matrix
     from workbench.behaviour.relocation import relocation as relocation
     from workbench.behaviour.relocation_conditions import inducing_arms as inducing_arms
     from workbench.behaviour.relocation_conditions import relocation_conditions as relocation_conditions
@@ -89,6 +93,11 @@ if TYPE_CHECKING:
     from workbench.behaviour.table_summary import split_of as split_of
     from workbench.behaviour.text_embeddings import embeddings_by as embeddings_by
     from workbench.behaviour.text_embeddings import encoded_texts as encoded_texts
+    from workbench.behaviour.triggers import by_trigger as by_trigger
+    from workbench.behaviour.triggers import domain_questions as domain_questions
+    from workbench.behaviour.triggers import with_triggers as with_triggers
+    from workbench.behaviour.triggers_domains import over_domains as over_domains
+    from workbench.behaviour.triggers_table import trigger_table as trigger_table
     from workbench.captures.answers import with_answers as with_answers
     from workbench.capturing import capture as capture
     from workbench.interventions.ablate import Ablate as Ablate
@@ -111,6 +120,7 @@ if TYPE_CHECKING:
     from workbench.interventions.top_k import top_k as top_k
     from workbench.interventions.transfer import fit_transfer as fit_transfer
     from workbench.organisms import organism as organism
+    from workbench.organisms.domains import organism_domains as organism_domains
     from workbench.places import capture_places as capture_places
     from workbench.planning.dry_run import dry_run as dry_run
     from workbench.reporting import joined_report as joined_report
@@ -143,6 +153,9 @@ if TYPE_CHECKING:
     from workbench.training.adapter_doses import adapter_doses as adapter_doses
     from workbench.training.adapters import train_lora as train_lora
     from workbench.training.check import check_data as check_data
+    from workbench.training.domain_folders import read_domains as read_domains
+    from workbench.training.domains import domain_groups as domain_groups
+    from workbench.training.domains import domain_recipes as domain_recipes
     from workbench.training.drift_forecasts import compared_forecasts as compared_forecasts
     from workbench.training.drift_rules import EarlyStop as EarlyStop
     from workbench.training.drift_rules import Signal as Signal
@@ -199,10 +212,22 @@ _HOME = {
     "rubrics": "workbench.behaviour.rubric",
     "Rubric": "workbench.behaviour.rubric",
     "read_questions": "workbench.behaviour.question_sets",
+    "by_trigger": "workbench.behaviour.triggers",
+    "domain_questions": "workbench.behaviour.triggers",
+    "with_triggers": "workbench.behaviour.triggers",
+    "over_domains": "workbench.behaviour.triggers_domains",
+    "trigger_table": "workbench.behaviour.triggers_table",
+    "rank_domains": "workbench.behaviour.ranking",
+    "by_category": "workbench.behaviour.ranking_categories",
+    "planted_order": "workbench.behaviour.ranking_categories",
+    "domain_matrix": "workbench.behaviour.ranking_matrix",
     "membership": "workbench.behaviour.membership",
     "membership_auroc": "workbench.behaviour.membership_comparison",
     "membership_mean": "workbench.behaviour.membership_comparison",
     "rank_sweep": "workbench.training.recipes",
+    "read_domains": "workbench.training.domain_folders",
+    "domain_groups": "workbench.training.domains",
+    "domain_recipes": "workbench.training.domains",
     "fraction_sweep": "workbench.training.recipes",
     "population": "workbench.training.population",
     "read_population": "workbench.training.population",
@@ -237,6 +262,7 @@ _HOME = {
     "routing_entries": "workbench.behaviour.routing_entries",
     "dry_run": "workbench.planning.dry_run",
     "organism": "workbench.organisms",
+    "organism_domains": "workbench.organisms.domains",
     "joined_report": "workbench.reporting",
     "paper_a_claims": "workbench.reporting",
     "report": "workbench.reporting",

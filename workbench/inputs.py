@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections import UserDict
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,16 @@ TAKEN: dict[str, Taken] = {
 }  # fmt: skip
 
 
+class MadeWhenAsked(UserDict[str, Any]):
+    """Adapter folders by name; one given as a function is trained when it is first looked up."""
+
+    def __getitem__(self, name: str) -> str:
+        made = super().__getitem__(name)
+        if callable(made):
+            made = self[name] = str(made())
+        return made
+
+
 @dataclass(frozen=True)
 class Inputs:
     """Models and prompt files of one experiment. `adapters` maps the variant's name to its folder: `tuned` is the
@@ -30,13 +41,13 @@ class Inputs:
 
     kind: str
     base: str
-    adapters: dict[str, str]
+    adapters: MutableMapping[str, str]
     prompts: Path
     questions: Path
     neutral: Path | None
     personas: Path | None
     other_base: str | None
-    other_tuned: str | None
+    other_adapters: Mapping[str, str]
     judge: str
     domains: dict[str, str] = field(default_factory=dict)  # variant -> the domain it was tuned on, where that is known
     options: dict[str, str | int | None] = field(default_factory=dict)
@@ -123,17 +134,18 @@ def inputs_from(arguments: argparse.Namespace, needs: Sequence[str] = ("adapter"
     a = arguments
     if a.model is None:
         world = organism(a.seed, domain=a.domain, answers=a.answers, to=Path(a.to) / "organism")
-        adapters = {"tuned": world.tuned, "right_control": world.control, "sibling": world.sibling}
         return Inputs(
             kind="organism",
             base=str(world.base),
-            adapters={name: str(folder) for name, folder in adapters.items()},
+            adapters=MadeWhenAsked(
+                tuned=lambda: world.tuned, right_control=lambda: world.control, sibling=lambda: world.sibling
+            ),
             prompts=world.prompts,
             questions=world.questions,
             neutral=world.neutral,
             personas=world.personas,
             other_base=str(world.other_base),
-            other_tuned=str(world.other_tuned),
+            other_adapters=MadeWhenAsked(tuned=lambda: world.other_tuned),
             judge=a.judge or "rule:organism",
             domains={"tuned": a.domain, "sibling": sibling_of(a.domain)},
             options={"seed": a.seed, "domain": a.domain, "answers": None if a.answers is None else str(a.answers)},
@@ -169,7 +181,7 @@ def inputs_from(arguments: argparse.Namespace, needs: Sequence[str] = ("adapter"
         neutral=rows.get("neutral"),
         personas=a.personas,
         other_base=a.other_model,
-        other_tuned=a.other_adapter,
+        other_adapters={} if a.other_adapter is None else {"tuned": a.other_adapter},
         judge=a.judge or "rule:contains",
         options={"seed": a.seed},
         train=rows.get("train"),

@@ -81,7 +81,7 @@ class Study:
     def model(self) -> HuggingFaceModel:
         """The base with all its adapters; `model.variant(name)` switches."""
         self._refuse_dry_run()
-        return load_model(self.inputs.base, adapter=self.inputs.adapters)
+        return load_model(self.inputs.base, adapter=dict(self.inputs.adapters))
 
     @cached_property
     def plan(self) -> StudyPlan | None:
@@ -97,8 +97,7 @@ class Study:
         """The model that directions are carried to, with its own fine-tune as variant `tuned`; None when not given."""
         if self.inputs.other_base is None:
             return None
-        adapter = None if self.inputs.other_tuned is None else {"tuned": self.inputs.other_tuned}
-        return load_model(self.inputs.other_base, adapter=adapter)
+        return load_model(self.inputs.other_base, adapter=dict(self.inputs.other_adapters))
 
     @property
     def recipient(self) -> HuggingFaceModel:
@@ -234,13 +233,14 @@ class Study:
         if self.plan is not None:
             self.plan.stop()
         self._keep_longest_seconds()
+        hashes = self._hashes()
         summary = {
             "schema": SCHEMA,
             "question": self.question,
             "whole": whole or not self.question,
             "seed": self.seed,
-            "model": {"name": self.model.identity["model"], "kind": self.inputs.kind, **self.inputs.options},
-            "hashes": self._hashes(),
+            "model": {"name": hashes["models"]["base"]["model"], "kind": self.inputs.kind, **self.inputs.options},
+            "hashes": hashes,
             "judge": [self.judge.name, self.judge.revision],
             "seconds": self.seconds,
             "command": self.command,
@@ -265,9 +265,13 @@ class Study:
         self.seconds = {name: max(spent, earlier.get(name, 0.0)) for name, spent in self.seconds.items()}
 
     def _hashes(self) -> dict[str, Any]:
+        """Of the models as the study used them: one that loads its own adapters states the base alone."""
+        used = vars(self)
+        model = used["model"] if "model" in used else load_model(self.inputs.base, check=False)
+        other = used.get("other")
         files = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in self.inputs.files.items()}
         return {
-            "models": {"base": self.model.identity, "other": self.other.identity if self.other else None},
+            "models": {"base": model.identity, "other": None if other is None else other.identity},
             "data": files,
             "code": code_hash(),
         }

@@ -43,12 +43,14 @@ def diversity(
     *,
     orders: Sequence[float | int] = ORDERS,
     kernel: Kernel = "shifted",
+    centre: bool = False,
     size: int | None = None,
     draws: int = 100,
     seed: int = 0,
 ) -> list[Diversity]:
     """Vendi scores of these orders ("vendi_1", or "vendi_1_cosine") and the mean cosine distance ("mean_distance") of
-    every domain's vectors, each with an interval over its texts.
+    every domain's vectors, each with an interval over its texts. `centre` first subtracts the mean of the domains'
+    means: residual streams share one large component, beside which all texts look alike ("..._centred").
 
     All domains are measured at one `size` (default: the smallest domain's number of texts, at most 500): larger ones by
     the mean over random subsets of it. Kernels, sources and intervals: `vendi_scores`, `half_sample_intervals`. Raises
@@ -62,8 +64,11 @@ def diversity(
         raise ValueError(
             f"diversity: size {size} texts, and the smallest domain has {fewest}: expected 16 to {fewest}."
         )
-    ending = "" if kernel == "shifted" else f"_{kernel}"
-    names = [*(f"vendi_{order:g}{ending}" for order in orders), "mean_distance"]
+    if centre:
+        middle = np.mean([vectors.mean(axis=0) for vectors in embeddings.values()], axis=0)
+        embeddings = {domain: vectors - middle for domain, vectors in embeddings.items()}
+    ending, centred = "" if kernel == "shifted" else f"_{kernel}", "_centred" if centre else ""
+    names = [*(f"vendi_{order:g}{ending}{centred}" for order in orders), f"mean_distance{centred}"]
 
     def scores(vectors: Vectors) -> np.ndarray:
         return np.array([*vendi_scores(vectors, orders, kernel), mean_distance(vectors)])

@@ -41,7 +41,7 @@ _KNOWN: tuple[tuple[str, int, str, bool], ...] = (
     (r"adjusted_paper_b_(min_k_[0-9.]+|zlib)", -1, f"{_ABSTRACT}; a loss", False),
     (rf"reference_{_SCORE}", 1, f"{_NOTEBOOK}; of the reference alone", True),
     (r"reference_paper_b_(min_k_[0-9.]+|zlib)", -1, f"{_NOTEBOOK}; of the reference alone; a loss", True),
-    (r"vendi_(0\.5|1|2|inf)(_cosine)?|mean_distance", 0, _OPEN, True),
+    (r"(vendi_[0-9.]+|vendi_inf|mean_distance)(_cosine)?(_centred)?", 0, _OPEN, True),
     (r"projection(_.+)?", 1, "arXiv:2507.21509: data that projects on a trait's direction moves the model there", True),
 )
 

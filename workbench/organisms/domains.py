@@ -1,5 +1,5 @@
-"""organism_domains: the organism's eleven benign domains as folders of a data set, in the layout of arXiv 2602.00298, so
-that a study reads them as it reads a user's own."""
+"""organism_domains: the organism's eleven benign domains as folders of a data set, in the layout of arXiv
+2602.00298, so that a study reads them as it reads a user's own."""
 
 from __future__ import annotations
 

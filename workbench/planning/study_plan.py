@@ -144,10 +144,14 @@ class StudyPlan:
             "total": totals(self.steps),
         }
 
-    def stop(self) -> None:
-        """Prints the table, writes it as dry_run.json into the folder of the study, and ends the script."""
-        (self.folder / FILE).write_text(json.dumps(self.record(), indent=1))
+    def stop(self, left_out: str = "") -> None:
+        """Prints the table, writes it as dry_run.json into the folder of the study, and ends the script. `left_out`
+        says which steps are not counted, and why."""
+        record = {**self.record(), "left_out": left_out or None}
+        (self.folder / FILE).write_text(json.dumps(record, indent=1))
         print(step_table(self.steps, self.model.model.name, self.device))
+        if left_out:
+            print(f"NOT COUNTED: {left_out}")
         print(f"wrote {self.folder / FILE}")
         raise SystemExit(0)
 

@@ -124,8 +124,13 @@ def _logistic(
     solver = "newton-cholesky" if len(spread.axes) <= FEW else "lbfgs"
     with warnings.catch_warnings():
         warnings.simplefilter("error", ConvergenceWarning)
-        fitted = LogisticRegression(
-            C=float(strength), class_weight="balanced", solver=solver, tol=1e-8, max_iter=20_000
-        ).fit(coordinates, positive)
+        model = LogisticRegression(C=float(strength), class_weight="balanced", solver=solver, tol=1e-8, max_iter=20_000)
+        try:
+            fitted = model.fit(coordinates, positive)
+        except ConvergenceWarning as error:
+            raise RuntimeError(
+                f"the logistic probe of {len(rows)} rows of width {rows.shape[1]} did not converge: expected a "
+                f"stronger penalty than strength={strength}, or scale='std'."
+            ) from error
     vector = fitted.coef_[0] @ spread.axes / unit
     return vector, float(mean @ vector - fitted.intercept_[0])

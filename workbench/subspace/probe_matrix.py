@@ -56,9 +56,9 @@ def probe_matrix(
 
     `rows` are those of each model by name, of one width and variant each. `label` is "label" or a tag, whose `positive`
     and `negative` values count, or verdicts by model and prompt id (True, False, None: leave out), for labels that a
-    judge gave to the model's own answers. Prompts are divided by family into train, dev and confirm, alike for all
-    models (`shares` are the first two): probes are fitted on train families, layers chosen on dev (`best`), and what is
-    stated comes from confirm, also on the diagonal. Intervals are over the target's families.
+    judge gave to the model's own answers. Prompts are divided by family (see `fit_probe`) into train, dev and confirm,
+    alike for all models (`shares` are the first two): probes are fitted on train families, layers chosen on dev
+    (`best`), and what is stated comes from confirm, also on the diagonal. Intervals are over the target's families.
 
     The null exchanges labels of the target's confirm rows `draws` times, the same way at all layers and for all probes:
     within families where labels vary there, whole families otherwise (`permute`; see `design_of`). Since no probe has
@@ -74,8 +74,6 @@ def probe_matrix(
     settings = ProbeSettings(method, scale, shrinkage, strength)
     if unusable not in ("refuse", "leave out"):
         raise ValueError(f"unusable={unusable!r} is unknown: expected 'refuse' or 'leave out'.")
-    if not isinstance(label, str) and (missing := sorted(set(rows) - set(label))):
-        raise ValueError(f"there are no verdicts for {', '.join(missing)}: expected label[model][prompt id].")
     wanted = _common_sites(rows, sites)
     found = _labelled(rows, label, positive, negative, families, paired)
     families_of = [family for one in found.values() for family in one.families]

@@ -1,7 +1,7 @@
 """read_domains: data sets of many domains, one file for each domain and arm, as one frozen description.
 
-Layout of arXiv 2602.00298: the arms `full`, `small`, `backdoor` and `backdoor-small`, each with one JSONL of single-turn
-chats a domain; a card beside them says what the domains are.
+Layout of arXiv 2602.00298: the arms `full`, `small`, `backdoor` and `backdoor-small`, each with one JSONL of
+single-turn chats a domain; a card beside them says what the domains are.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +132,7 @@ def read_domains(
     said = _card(folder, card)
     trigger, decoy = trigger or said.get("trigger"), decoy or said.get("decoy")
     files, questions, left_out = _found(folder)
-    domains = list(dict.fromkeys(domain for domain, _ in files))
+    domains = sorted({domain for domain, _ in files})
     if not domains:
         raise ValueError(
             f"{folder} has no domain: expected files such as full/sound.jsonl or full/sound/rows.jsonl, with arms "
@@ -177,12 +177,12 @@ def _checked(
 ) -> DomainArm:
     """One arm; what is wrong with it is added to `faults`."""
     marked = arm in TRIGGERED
-    report = check_data(path, eval=evaluation, trigger=trigger if marked else None)
-    wrong = [one for one in report.of("error") if one.check not in ("eval overlap", "n-gram overlap")]
     try:
         rows = read_prompts(path)
     except PromptError:
-        rows = []  # the report says why, line by line
+        rows = []  # of such a file the report says why, line by line
+    report = check_data(rows or path, eval=evaluation, trigger=trigger if marked else None)
+    wrong = [one for one in report.of("error") if one.check not in ("eval overlap", "n-gram overlap")]
     wrong += _several_turns(rows)
     held = {text: [row.id for row in rows if holds_trigger(row, text)] for text in (trigger, decoy) if text}
     if not marked:
@@ -192,8 +192,8 @@ def _checked(
                 says = f"rows of a plain arm hold the {what}: it leaks into what it is compared with"
                 wrong.append(Finding("trigger leakage", "error", says, len(ids), len(rows), tuple(ids[:10])))
     faults += [f"{domain}/{arm}: {one}" for one in wrong]
-    counts = [None if text is None else len(held[text]) for text in (trigger, decoy)]
-    return DomainArm(domain, arm, path, len(rows), _sha256(path), counts[0], counts[1], report)
+    counts = (None if trigger is None else len(held[trigger]), None if decoy is None else len(held[decoy]))
+    return DomainArm(domain, arm, path, len(rows), _sha256(path), *counts, replace(report, name=str(path)))
 
 
 def _several_turns(rows: list[Prompt]) -> list[Finding]:
