@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test check bench studies-a $(RUNS_A) format docs-test clean
+.PHONY: demo test test-long check bench studies-a $(RUNS_A) format docs-test clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -24,6 +24,11 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2
+
+# Whole scripts on the organism, and every script on every family of checkpoints: about ten minutes.
+test-long: $(VENV)/installed-dev
+	WORKBENCH_LONG=1 $(BIN)/python -m pytest -n 2 tests/test_own_checkpoints.py tests/test_studies_a.py \
+		tests/test_shift_geometry.py tests/test_mitigation_report.py tests/test_study_plan.py tests/test_domain_folders.py
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .

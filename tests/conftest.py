@@ -21,6 +21,9 @@ from hooks.prompt import Message, Prompt
 
 torch.set_num_threads(1)
 
+# Whole scripts on the organism, for `make test-long`; the quick suite runs one script on each family of checkpoints.
+LONG = pytest.mark.skipif("WORKBENCH_LONG" not in os.environ, reason="a minute or so: `make test-long` runs it")
+
 # Hooks of pytest: write docs/architectures.md when a run has measured every family of the zoo.
 pytest_runtest_logreport = zoo_table.pytest_runtest_logreport
 pytest_sessionfinish = zoo_table.pytest_sessionfinish

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 
 import pytest
+from conftest import LONG
 
 import workbench as wb
 from hooks.prompt import read_prompts
@@ -189,7 +190,7 @@ class TestRecipes:
             wb.domain_recipes(found, ["tiny"])
 
 
-@pytest.mark.slow
+@LONG
 def test_a_population_of_domains_from_folder_to_tables(domains, tmp_path):
     """Two domains, plain and backdoor, one seed, two steps: every part takes what the one before gives."""
     recipe = dict(rank=4, targets=r".*language_model\.layers\.[01]\.self_attn\.[qv]_proj", learning_rate=3e-3)

@@ -1,10 +1,11 @@
 """The section on mitigations is made from the summary alone, and says what the numbers say."""
 
 import json
-import os
 import runpy
 import sys
 from pathlib import Path
+
+from conftest import LONG
 
 import pytest
 from matplotlib.figure import Figure
@@ -68,11 +69,7 @@ def test_figures_draw_on_the_axis_given():
     assert [tick.get_text() for tick in own.axes[0].get_yticklabels()] == ["repair"]
 
 
-@pytest.mark.skipif(
-    "WORKBENCH_LONG" not in os.environ,
-    reason="a minute: set WORKBENCH_LONG=1; test_own_checkpoints.py runs the script on a checkpoint at any time",
-)
-@pytest.mark.slow
+@LONG
 def test_the_script_in_its_smallest_form(tmp_path, monkeypatch):
     few = dict(steps=10, coefficients=0.5, shares=0.2, factors=0.5, samples=1, controls=2, to=tmp_path)
     given = [word for name, value in few.items() for word in (f"--{name}", str(value))]

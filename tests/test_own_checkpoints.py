@@ -2,12 +2,12 @@
 or as a flat table. The numbers of random weights mean nothing; everything else has to work."""
 
 import json
-import os
 import runpy
 import sys
 from pathlib import Path
 
 import pytest
+from conftest import LONG
 from tiny_user_files import checkpoint, user_files
 
 from workbench.training import train_lora
@@ -38,9 +38,7 @@ CASES = [
         script,
         family,
         id=f"{script}-{family}",
-        marks=[]
-        if QUICK.get(script) == family
-        else pytest.mark.skipif("WORKBENCH_LONG" not in os.environ, reason="3 minutes more: set WORKBENCH_LONG=1"),
+        marks=[] if QUICK.get(script) == family else LONG,
     )
     for script in SCRIPTS
     for family in FORMS

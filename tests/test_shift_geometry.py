@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import chat
+from conftest import LONG, chat
 
 from hooks.site import Site
 from workbench.capturing import capture
@@ -20,7 +20,7 @@ from workbench.subspace.shift import SHIFT_VARIANTS
 SCRIPT = Path(__file__).resolve().parent.parent / "experiments" / "shift_geometry.py"
 
 
-@pytest.mark.slow
+@LONG
 def test_the_script_on_the_organism(tmp_path, monkeypatch):
     """Every place, variant and fine-tune is there with n and null; the frozen tower is unchanged in all of them, the
     trained one decomposed; both curves have all their k, controls and ends."""

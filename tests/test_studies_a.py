@@ -5,7 +5,7 @@ import runpy
 import sys
 from pathlib import Path
 
-import pytest
+from conftest import LONG
 
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 
@@ -16,7 +16,7 @@ def run(script, folder, monkeypatch, *arguments):
     return json.loads((folder / "summary.json").read_text())["results"]
 
 
-@pytest.mark.slow
+@LONG
 def test_lora_rank_and_the_page_of_claims(tmp_path, monkeypatch):
     folder = tmp_path / "lora_rank" / "seed0"
     results = run("lora_rank.py", folder, monkeypatch, "--ranks", 1, 4, 32, "--seeds", 0, "--samples", 1)
@@ -50,7 +50,7 @@ def test_lora_rank_and_the_page_of_claims(tmp_path, monkeypatch):
     assert "holds, p =" in joined or "open" in joined
 
 
-@pytest.mark.slow
+@LONG
 def test_harmful_fraction(tmp_path, monkeypatch):
     shares = ["--fractions", 0, 0.1, 1, "--few", 0, 0.1, 1, "--holds", "harmful"]
     results = run("harmful_fraction.py", tmp_path, monkeypatch, *shares, "--seeds", 0)

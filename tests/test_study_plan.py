@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import LONG
 from test_planning_training import Watched, file_bytes
 from tiny_user_files import checkpoint, user_files
 
@@ -120,6 +121,7 @@ def test_lora_rank_on_a_gemma3_folder_takes_what_was_said(tmp_path, monkeypatch,
     assert "Exact: batches, tokens read" in table and "speed is never predicted" in table
 
 
+@LONG
 def test_ranks_on_the_organism_take_what_was_said(tmp_path, monkeypatch, inputs_of_world):
     """The same steps as the script's, on few questions of text and image."""
     study = workbench.study.Study(tmp_path, inputs_of_world)
