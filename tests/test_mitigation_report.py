@@ -5,9 +5,8 @@ import runpy
 import sys
 from pathlib import Path
 
-from conftest import LONG
-
 import pytest
+from conftest import LONG
 from matplotlib.figure import Figure
 from test_mitigation import ARMS, judged
 from test_mitigation_relocation import MOVED, change, planted
