@@ -141,6 +141,16 @@ def test_a_layer_that_hides_its_rows_is_asked_variant_by_variant(population):
     assert answers(sample_answers(population, QUESTIONS, conditions=population.variants, **SILENT)) == alone
 
 
+def test_adapters_that_cannot_be_rows_are_asked_variant_by_variant():
+    peft = get_peft_model(FAMILIES["llama"]()[0], LoraConfig(r=2, target_modules=["q_proj"], use_dora=True), "a0")
+    for name, weight in peft.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(weight)
+    model = load_model(peft.eval(), byte_tokenizer(), check=False)
+    table = sample_answers(model, QUESTIONS[:1], conditions=model.variants, **SILENT)
+    assert set(table.plan) == {"base.batch0", "a0.batch0"} and len(table.rows()) == 2
+
+
 def test_the_head_reads_a_contiguous_tensor_while_it_generates(population):
     """Of several rows the library hands it a strided slice, which torch multiplies a hundred times more slowly."""
     strided = []
