@@ -13,7 +13,9 @@ from tiny_user_files import checkpoint, user_files
 import hooks.adapters
 import hooks.shortcuts
 import workbench.study
+from hooks.load import load_model
 from hooks.prompt import read_prompts
+from workbench.behaviour.choice_reading import read_choices
 from workbench.inputs import argument_parser
 from workbench.interventions.ablate import Ablate
 from workbench.planning.study_plan import StudyPlan, add_plan_arguments
@@ -180,6 +182,14 @@ def inputs_of_world(world):
     )  # fmt: skip
 
 
+def forwards_of_choices(base, questions, names):
+    """How often the module is called, load and its checks left out."""
+    model, called = load_model(base), []
+    model.module.register_forward_pre_hook(lambda *_: called.append(1))
+    read_choices(model, questions, dict.fromkeys(names, "base"))
+    return len(called)
+
+
 def test_steps_of_a_study_are_those_of_the_dry_run(tmp_path, inputs_of_world, capsys):
     """Captures over adapters that do not exist yet, sweeps with every kind of control, and a direction before one."""
     plan = StudyPlan(tmp_path, inputs_of_world, 8, "cpu", 2**34)
@@ -194,6 +204,9 @@ def test_steps_of_a_study_are_those_of_the_dry_run(tmp_path, inputs_of_world, ca
     assert plain.tokens < twice.tokens < drawn.tokens
     choices = plan.read_choices(questions, {"base": "base", "tuned": "tuned"})
     assert choices.tokens == 2 * sum(len(plan.model.model.encoder.encode(one)) for one in map(_asked, questions))
+    every = read_prompts(inputs_of_world.questions)  # with pictures and without: several batches
+    said = plan.model.read_choices(every, {"a": "base", "b": "base"})
+    assert said.forwards == forwards_of_choices(inputs_of_world.base, every, ["a", "b"]) == 2 * said.batches > 2
     with pytest.raises(SystemExit):
         plan.stop()
     record = json.loads((tmp_path / "dry_run.json").read_text())

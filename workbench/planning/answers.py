@@ -9,6 +9,7 @@ from hooks.encoded_prompts import EncodedPrompts
 from hooks.prompt import Prompt
 from workbench.behaviour.answering import Sampling
 from workbench.behaviour.conditions import Given, conditions_of, parts_of, variants_a_batch
+from workbench.interventions.readout import prefilled
 from workbench.planning.model import Call, PlannedModel, PlannedPasses
 from workbench.planning.sweeps import bounds_of
 from workbench.units import kinds_of, length_sorted
@@ -56,4 +57,19 @@ def planned_answers(
                 continue
             here: dict[int, Any] = dict(enumerate(edits[one.name] for one in part))
             list(passes.answer(here, new, index, copies=copies))
+    return list(model.calls), len(units)
+
+
+def planned_choices(
+    model: PlannedModel, prompts: Sequence[Prompt], conditions: int, max_tokens: int
+) -> tuple[list[Call], int]:
+    """The calls that `read_choices` makes, and how many batches of prompts there are: one a batch and condition."""
+    begun = [prefilled(prompt) for prompt in prompts]
+    encoded = EncodedPrompts(model.encoder, begun)
+    units = length_sorted(encoded.lengths, max_tokens, kinds_of(model, begun, encoded.lengths))
+    model.calls.clear()
+    for unit in units:
+        batch = model.encoder.collate(encoded.taken(unit))
+        for _ in range(conditions):
+            model.note("read", batch, logits=len(batch))
     return list(model.calls), len(units)

@@ -18,7 +18,7 @@ from workbench.behaviour.answering import Sampling
 from workbench.behaviour.conditions import Given
 from workbench.interventions.cells import Intervention
 from workbench.interventions.drift import Drift
-from workbench.planning.answers import planned_answers
+from workbench.planning.answers import planned_answers, planned_choices
 from workbench.planning.captures import planned_capture
 from workbench.planning.drifts import planned_drift
 from workbench.planning.estimates import Estimate, PlannedPopulation, TrainingEstimate
@@ -148,6 +148,12 @@ class DryRun:
             self.model, as_prompts(prompts), samples, conditions, how, max_tokens, self._memory, self._measured
         )
         return self._estimate("sample_answers", calls, batches)
+
+    def read_choices(
+        self, prompts: Sequence[Prompt], conditions: Mapping[str, str], *, max_tokens: int = 8192
+    ) -> Estimate:
+        """Of `wb.read_choices` into a new table."""
+        return self._estimate("read_choices", *planned_choices(self.model, prompts, len(conditions), max_tokens))
 
     def train_lora(
         self,

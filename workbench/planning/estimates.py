@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from workbench.planning.memory import Memory
@@ -62,15 +62,6 @@ class Estimate:
             "memory": vars(self.memory),
             "notes": list(self.notes),
         }
-
-
-def together(estimates: Sequence[Estimate], what: str) -> Estimate:
-    """Calls that come one after the other as one: sums, and the memory of the largest."""
-    largest = max(estimates, key=lambda one: one.memory.peak)
-    summed = ("batches", "forwards", "tokens", "written", "whole_forwards", "measuring", "value_bytes", "disk_bytes")
-    sums = {name: sum(getattr(one, name) for one in estimates) for name in summed}
-    notes = dict.fromkeys(note for one in estimates for note in one.notes)
-    return replace(largest, what=what, at_most=any(one.at_most for one in estimates), notes=tuple(notes), **sums)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from workbench.inputs import Inputs
 from workbench.interventions.cells import Intervention
 from workbench.interventions.drift import Drift
 from workbench.planning.dry_run import DryRun, dry_run
-from workbench.planning.estimates import Estimate, PlannedPopulation, TrainingEstimate, together
+from workbench.planning.estimates import Estimate, PlannedPopulation, TrainingEstimate
 from workbench.planning.step_table import step_table, totals
 from workbench.subspace.directions import Directions
 from workbench.training.recipes import Given as GivenRecipe
@@ -125,9 +125,8 @@ class StudyPlan:
         model: DryRun | None = None,
         name: str = "read_choices",
     ) -> Estimate:
-        """Of `wb.read_choices(model, questions, conditions)`: one sweep without interventions a condition."""
-        over = model or self.model
-        return self._step(together([over.sweep(questions, []) for _ in conditions], name))
+        """Of `wb.read_choices(model, questions, conditions)`."""
+        return self._step(replace((model or self.model).read_choices(questions, conditions), what=name))
 
     def drift(self, drift: Drift, training: TrainingEstimate) -> Estimate:
         """Of watching planned trainings by this `wb.Drift`, at most: it may stop early."""
