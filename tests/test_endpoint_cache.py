@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,20 @@ def test_two_threads_at_once_pay_once(tmp_path: Path):
         for thread in threads:
             thread.join()
         assert found == [[80] * 24] * 2 and sum(server.asked.values()) == 24
+
+
+def test_threads_that_open_a_file_at_once_get_one_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Two objects of one file in a process would both be given a claim: the kernel's locks do not part threads."""
+    first = ReplyCache.__init__
+
+    def slowly(self: ReplyCache, path: Path) -> None:
+        time.sleep(0.05)
+        first(self, path)
+
+    monkeypatch.setattr(ReplyCache, "__init__", slowly)
+    with ThreadPoolExecutor(4) as threads:
+        opened = list(threads.map(reply_cache, [tmp_path / "replies.jsonl"] * 4))
+    assert all(cache is opened[0] for cache in opened)
 
 
 def test_another_rubric_model_setting_or_answer_is_another_key(tmp_path: Path):

@@ -113,6 +113,7 @@ def _key_of(line: bytes) -> str | None:
 
 
 _OPEN: weakref.WeakValueDictionary[str, ReplyCache] = weakref.WeakValueDictionary()
+_OPENING = threading.Lock()  # two threads that open one file at once get one object
 
 
 def reply_cache(path: str | Path) -> ReplyCache:
@@ -120,9 +121,10 @@ def reply_cache(path: str | Path) -> ReplyCache:
     as soon as any descriptor of it is closed."""
     place = Path(path).expanduser().resolve()
     name = f"{os.getpid()}:{place}"
-    if (cache := _OPEN.get(name)) is None:
-        cache = _OPEN[name] = ReplyCache(place)
-    return cache
+    with _OPENING:
+        if (cache := _OPEN.get(name)) is None:
+            cache = _OPEN[name] = ReplyCache(place)
+        return cache
 
 
 class NoCache:
