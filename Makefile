@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-long check bench studies-a $(RUNS_A) format docs-test clean
+.PHONY: demo test test-long check bench studies-a studies-b format docs-test clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -25,10 +25,9 @@ demo: $(VENV)/installed
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2
 
-# Whole scripts on the organism, and every script on every family of checkpoints: about ten minutes.
+# Whole scripts on the organism, and every script on every family of checkpoints: above half an hour.
 test-long: $(VENV)/installed-dev
-	WORKBENCH_LONG=1 $(BIN)/python -m pytest -n 2 tests/test_own_checkpoints.py tests/test_studies_a.py \
-		tests/test_shift_geometry.py tests/test_mitigation_report.py tests/test_study_plan.py tests/test_domain_folders.py
+	WORKBENCH_LONG=1 $(BIN)/python -m pytest -n 2 $$(grep -lw LONG tests/test_*.py)
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
@@ -43,12 +42,36 @@ bench: $(VENV)/installed-dev
 STUDIES_A := mitigation shift_geometry lora_rank harmful_fraction training_drift modality_routing
 RUNS_A := $(foreach study,$(STUDIES_A),$(foreach seed,0 1 2,runs/studies-a/$(study)/seed$(seed)))
 
+.PHONY: $(RUNS_A)
 studies-a: $(VENV)/installed
 	$(MAKE) --jobs 2 $(RUNS_A)
 	$(BIN)/python experiments/paper_a.py --runs runs/studies-a --to runs/studies-a/report.html
 
 $(RUNS_A): runs/studies-a/%: $(VENV)/installed
 	$(BIN)/python experiments/$(*D).py --seed $(*F:seed%=%) --to $@
+
+# Paper B on the organism: one population (11 domains, three fine-tuning seeds, plain and with a backdoor) in two halves
+# at once, then every script on it, two at a time. They were developed on base seed 0; this is another base.
+STUDIES_B := convergence direction_transfer trigger_forensics probe_matrix membership_predictor forecast \
+	topical_diversity domain_ranking
+SEED_B := 1
+B := runs/studies-b
+HALVES_B := $(B)/half1 $(B)/half2
+RUNS_B := $(foreach study,$(STUDIES_B),$(B)/$(study)/seed$(SEED_B))
+POPULATION_B := --seed $(SEED_B) --population $(B)/shared
+
+.PHONY: $(HALVES_B) $(RUNS_B)
+studies-b: $(VENV)/installed
+	$(MAKE) --jobs 2 $(HALVES_B)
+	$(BIN)/python experiments/population.py $(POPULATION_B) --to $(B)/population/seed$(SEED_B)
+	$(MAKE) --jobs 2 $(RUNS_B)
+	$(BIN)/python experiments/paper_b.py --runs $(B) --to $(B)/report.html
+
+$(HALVES_B): $(B)/half%: $(VENV)/installed
+	$(BIN)/python experiments/population.py $(POPULATION_B) --part $*/2 --to $@
+
+$(RUNS_B): $(B)/%: $(VENV)/installed
+	$(BIN)/python experiments/$(*D).py $(POPULATION_B) --to $@
 
 format: $(VENV)/installed-dev
 	$(BIN)/ruff format .

@@ -28,5 +28,6 @@ page = wb.joined_report(
     to=asked.to or asked.runs / "report.html",
     title="Paper A on the organism: what the runs show of its claims" if asked.metric == "organism" else "Paper A",
     claims=wb.paper_a_claims(asked.metric),
+    written_before="the runs with base seeds 1 and 2",
 )
 print(f"wrote {page}")

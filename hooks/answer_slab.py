@@ -26,7 +26,8 @@ class AnswerSlab:
         if scope not in SCOPES:
             raise ValueError(f"scope {scope!r} is not written while generating: expected {' or '.join(SCOPES)}.")
         self.scope, self.steps = scope, steps
-        self.values: Float[Tensor, "layer row step d_model"] = torch.empty(
+        # Zeros: a step that no row reached weighs 0 in a mean, and 0 times what lies in fresh memory may be NaN.
+        self.values: Float[Tensor, "layer row step d_model"] = torch.zeros(
             (layers, rows, steps, d_model), dtype=dtype, device=device
         )
         self._forwards = [0] * layers

@@ -21,7 +21,8 @@ class Slab:
     """Rows of `passes` forwards of the same prompts (one a variant), pass after pass, at several layers.
 
     `picked` are the kept positions of one pass, on the CPU, and `tokens` what they were picked from: both are the same
-    in every pass. `values` is None until the first forward has shown how many rows there are.
+    in every pass, unless `part` says that a forward holds some of the rows alone. `values` is None until the first
+    forward has shown how many rows there are.
     """
 
     def __init__(
@@ -32,8 +33,9 @@ class Slab:
         self.tokens: Tokens | None = None
         self.values: Float[Tensor, "layer row d_model"] | None = None
         self._layers, self._d_model, self._dtype, self._room = layers, d_model, dtype, room
-        self._pass = 0
-        self._expected: Picked | None = None  # of `tokens`, on the device
+        self._at, self._rows = 0, 0  # where the forward's rows begin, and how many they are
+        self._expected: Picked | None = None  # of the forward's tokens, on the device
+        self._seen: Tokens | None = None
 
     def expect(self, tokens: Tokens, device: torch.device) -> None:
         """The tokens (on the CPU) of the language stream in the forwards to come. Without it the first hook finds out
@@ -41,6 +43,11 @@ class Slab:
         picked = self.pool.picked(tokens)
         self._expected = picked.to(device)
         self._begin(picked, tokens)
+
+    def part(self, tokens: Tokens, device: torch.device) -> None:
+        """The tokens of the next forward, where it holds the rows behind the last one's, not all that are expected."""
+        self._expected, self._seen = self.pool.picked(tokens).to(device), tokens
+        self._rows = len(self._expected)
 
     def plane(self, layer: int) -> Keep:
         """The Keep of one site, which writes into the `layer`-th plane and keeps nothing itself."""
@@ -51,19 +58,19 @@ class Slab:
         return write
 
     def next_pass(self) -> None:
-        """The forward is over: what comes belongs to the next variant."""
-        self._pass += 1
+        """The forward is over: what comes stands behind its rows."""
+        self._at += self._rows
 
     def _begin(self, picked: Picked, tokens: Tokens) -> None:
-        self.picked, self.tokens = picked, tokens
+        self.picked, self.tokens, self._seen, self._rows = picked, tokens, tokens, len(picked)
         self.values = self._room((self._layers, len(picked) * self.passes, self._d_model), self._dtype)
 
     def _write(self, layer: int, resid: Tensor, where: Where) -> None:
         picked = self._picked(where)
         if self.values is None:
             self._begin(picked.to(torch.device("cpu")), where.tokens)
-        assert self.values is not None and self.picked is not None
-        n = len(self.picked)
+        assert self.values is not None
+        n = self._rows
         wanted = torch.float32 if self.pool.reduce == "mean" else resid.dtype
         if len(picked) != n or wanted != self._dtype or resid.shape[-1] != self._d_model:
             raise ValueError(
@@ -72,11 +79,11 @@ class Slab:
                 "own."
             )
         if n:
-            picked.of(resid, self.values[layer, self._pass * n : (self._pass + 1) * n])
+            picked.of(resid, self.values[layer, self._at : self._at + n])
 
     def _picked(self, where: Where) -> Picked:
-        if self._expected is None or self.tokens is None or where.site.point == "projector":
+        if self._expected is None or self._seen is None or where.site.point == "projector":
             return self.pool.picked(where.tokens)
         # A layer may see fewer positions than its batch has (see `text_view`); its indices are its own.
-        same = where.tokens.position.shape == self.tokens.position.shape
+        same = where.tokens.position.shape == self._seen.position.shape
         return self._expected if same else self.pool.picked(where.tokens)

@@ -43,10 +43,11 @@ class Groups:
 
 @dataclass(frozen=True)
 class Factors:
-    """The factors of one layer, adapter by adapter; the scale is in `write`."""
+    """The factors of one layer, adapter by adapter; the scale is in `write`. They lie as peft has them: copied as they
+    are, and a product for few rows reads along them."""
 
-    read: Float[Tensor, "adapter d_in rank"]
-    write: Float[Tensor, "adapter rank d_out"]
+    read: Float[Tensor, "adapter rank d_in"]
+    write: Float[Tensor, "adapter d_out rank"]
 
     @classmethod
     def of(cls, layer: Any, adapters: Sequence[str]) -> Factors:
@@ -54,10 +55,12 @@ class Factors:
         read, write = [], []
         for name in adapters:
             a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
-            room = (0, 0, 0, rank - len(a))
-            read.append(nn.functional.pad(a, room))
-            write.append(nn.functional.pad((b.float() * layer.scaling[name]).to(b.dtype).T, room))
-        return cls(torch.stack(read).transpose(1, 2).contiguous(), torch.stack(write))
+            b = (b.float() * layer.scaling[name]).to(b.dtype)
+            if missing := rank - len(a):
+                a, b = nn.functional.pad(a, (0, 0, 0, missing)), nn.functional.pad(b, (0, missing))
+            read.append(a)
+            write.append(b)
+        return cls(torch.stack(read), torch.stack(write))
 
 
 def stackable(layer: Any, adapters: Collection[str]) -> bool:
@@ -92,19 +95,19 @@ class Stacks:
 
 
 def _added(groups: Groups, factors: Factors, x: Tensor, out: Tensor) -> Tensor:
-    n = len(groups.adapters)
+    n, read, write = len(groups.adapters), factors.read.mT, factors.write.mT
     if groups.span is not None:
         first, end = groups.span
-        inner = torch.bmm(x[first:end].reshape(n, -1, x.shape[-1]), factors.read)
-        if out.dtype == factors.write.dtype and out.is_contiguous():
-            out[first:end].view(n, -1, out.shape[-1]).baddbmm_(inner, factors.write)
+        inner = torch.bmm(x[first:end].reshape(n, -1, x.shape[-1]), read)
+        if out.dtype == write.dtype and out.is_contiguous():
+            out[first:end].view(n, -1, out.shape[-1]).baddbmm_(inner, write)
         else:
-            out[first:end] += torch.bmm(inner, factors.write).view(out[first:end].shape).to(out.dtype)
+            out[first:end] += torch.bmm(inner, write).view(out[first:end].shape).to(out.dtype)
         return out
     assert groups.index is not None
     index = groups.index.to(x.device)
     chosen = x[index.clamp(min=0)]  # entries that only fill up are computed, and dropped
-    updates = torch.bmm(torch.bmm(chosen.flatten(1, -2), factors.read), factors.write)
+    updates = torch.bmm(torch.bmm(chosen.flatten(1, -2), read), write)
     updates = updates.view(*chosen.shape[:-1], -1).to(out.dtype)
     real = index >= 0
     return out.index_add_(0, index[real], updates[real])

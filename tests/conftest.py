@@ -7,8 +7,10 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import random
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -20,6 +22,15 @@ from hooks.load import load_model
 from hooks.prompt import Message, Prompt
 
 torch.set_num_threads(1)
+
+# The same examples on every machine, and none fails for being slow; the long suite looks for new ones.
+hypothesis.settings.register_profile(
+    "suite",
+    deadline=None,
+    derandomize="WORKBENCH_LONG" not in os.environ,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("suite")
 
 # Whole scripts on the organism, for `make test-long`; the quick suite runs one script on each family of checkpoints.
 LONG = pytest.mark.skipif("WORKBENCH_LONG" not in os.environ, reason="a minute or so: `make test-long` runs it")
@@ -35,6 +46,14 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.name.startswith("test_pitfall_"):
             item.add_marker("pitfalls")
+
+
+@pytest.fixture(autouse=True)
+def _equal_chance():
+    """Every test draws the same numbers, whichever tests its worker ran before."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session", params=list(FAMILIES))

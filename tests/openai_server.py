@@ -68,11 +68,17 @@ def completion(text: str, *, finish: str = "stop", tokens: tuple[int, int] = (10
     }
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128  # of 5, the default, eight clients at once may find it full, and one waits a second
+
+
 class OpenAIServer:
     """`answer` gives the reply to a body. `faults`: for a text, what happens to the first, second, ... request that
     holds it, instead of an answer: a status ("429", "500:0.5" with a Retry-After), "quota" (429 for good), "drop" (the
     connection is closed), "hang" (silence), "cut" (half a JSON body), "cut-connection" (half the announced bytes),
-    "empty", "html", or a reply of its own."""
+    "empty", "html", or a reply of its own. Every request takes `seconds`; `before` is called with its body, in its own
+    thread, when it was counted and nothing was answered yet: a test that must not depend on speed waits there."""
 
     def __init__(
         self,
@@ -80,8 +86,9 @@ class OpenAIServer:
         faults: Mapping[str, Sequence[str | Body]] | None = None,
         *,
         seconds: float = 0.0,
+        before: Callable[[Body], object] = lambda body: None,
     ) -> None:
-        self.answer, self.seconds = answer, seconds
+        self.answer, self.seconds, self.before = answer, seconds, before
         self.faults: dict[str, list[str | Body]] = defaultdict(list)
         self.faults |= {text: list(each) for text, each in (faults or {}).items()}
         self.asked: Counter[str] = Counter()  # requests by text
@@ -91,8 +98,7 @@ class OpenAIServer:
         self.times: list[float] = []
         self.now = self.most = 0  # simultaneous requests
         self._lock, self._stopped = threading.Lock(), threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
 
     @property
@@ -140,6 +146,7 @@ class OpenAIServer:
 
             def _respond(self, body: Body) -> None:
                 fault = server.fault_for(body, self.headers)
+                server.before(body)
                 if server.seconds:
                     time.sleep(server.seconds)
                 if fault == "hang":

@@ -111,6 +111,16 @@ def test_answers_that_end_by_themselves_are_whole_and_without_their_end(ending, 
     assert_equal_rows(store, forced, TOLERANCE["float32"])
 
 
+def test_steps_that_no_answer_reached_are_no_part_of_a_mean(monkeypatch):
+    """All answers end before the limit: what fresh memory holds behind them, NaN for instance, is not averaged in."""
+    monkeypatch.setattr(torch, "empty", lambda size, **how: torch.full(size, float("nan"), **how))
+    slab = AnswerSlab("response", 1, 2, 6, 4, torch.float32, torch.device("cpu"))
+    monkeypatch.undo()
+    slab.values[0, :, 0], slab.values[0, :, 1], slab._forwards = torch.tensor(1.0), torch.tensor(2.0), [3]
+    picked = slab.picked([], [[5, 6], [5]], "mean")
+    assert slab.kept(picked).tolist() == [[[1.5] * 4, [1.0] * 4]]
+
+
 def test_an_answer_that_ends_before_it_begins_was_chosen_by_the_prompt(llama, many, tmp_path):
     """No response, so no row there; at `answering` the position that chose the end, as for an open response."""
     view = llama.variant("base")

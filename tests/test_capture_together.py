@@ -50,6 +50,39 @@ def test_capture_together_is_one_forward_a_unit_and_the_same_numbers(population,
         capture(model, many, to=tmp_path / "single", together=True, **settings)
 
 
+def test_a_prompt_that_is_too_long_for_all_variants_is_read_in_parts(population, many, tmp_path, request):
+    """No forward holds more tokens than the budget, unless one variant alone does; the rows stand as in one forward."""
+    model, sizes = population, []
+    longest = max(len(model.encoder.encode(prompt)) for prompt in many)
+    hook = model.module.register_forward_pre_hook(
+        lambda m, a, k: sizes.append(tuple(k["input_ids"].shape)), with_kwargs=True
+    )
+    request.addfinalizer(hook.remove)
+    for pool, budget in (("none", 3 * longest), ("mean", 5)):
+        settings = dict(at="all", pool=pool, variants=model.variants, together=True, progress=False)
+        whole = capture(model, many, to=tmp_path / f"whole {pool}", **settings)
+        sizes.clear()
+        parts = capture(model, many, to=tmp_path / f"parts {pool}", **settings, max_tokens=budget)
+        assert len(parts.plan) == len(many) and sum(rows for rows, _ in sizes) == 7 * len(many)
+        assert len(sizes) == 7 * len(many) if pool == "mean" else len(many) < len(sizes) < 4 * len(many)
+        assert all(rows * columns <= budget or rows == 1 for rows, columns in sizes)
+        for site in whole.sites:
+            found, truth = (by_place(one, site) for one in (parts, whole))
+            assert found.keys() == truth.keys()
+            size = max(np.abs(value).max() for value in truth.values())
+            assert max(np.abs(found[key] - truth[key]).max() for key in truth) < TOLERANCE * size
+
+
+def test_parts_hold_every_variant_once_and_are_even(population, many):
+    model, batch = population, population.encode(many[:2])
+    columns = batch.inputs["input_ids"].shape[1]
+    for most, expected in ((14 * columns, [7]), (12 * columns, [3, 4]), (6 * columns, [2, 2, 3]), (1, [1] * 7)):
+        parts = model.across_in_parts(batch, model.variants, most)
+        assert sorted(len(rows) // 2 for _, rows in parts) == expected
+        assert [name for view, _ in parts for name in view.active] == [name for name in model.variants for _ in "ab"]
+        assert all(rows.ids == batch.ids * (len(rows) // 2) for _, rows in parts)
+
+
 def test_a_stopped_capture_together_goes_on_to_the_same_bits(population, many, tmp_path, monkeypatch):
     model = population
     settings = dict(at="all", variants=model.variants, together=True, max_tokens=900, progress=False)

@@ -20,6 +20,7 @@ from workbench.captures.plan import kept_streams
 from workbench.captures.writing import Writer
 from workbench.capturing import capture
 
+WAIT = 60.0  # seconds; only a test that fails waits so long
 SILENT = {"progress": False}
 SETTINGS = dict(sites="resid_pre, resid_post", at="all", max_tokens=120, **SILENT)
 
@@ -43,20 +44,26 @@ def test_the_thread_changes_no_byte(half, many, tmp_path, monkeypatch):
 
 def test_a_slow_disk_bounds_what_is_in_memory(half, many, tmp_path, monkeypatch):
     """At most one unit a slot is computed and not yet written, however slow the disk; and no unit is overwritten in
-    its slot before it was written, or the bits would differ."""
+    its slot before it was written, or the bits would differ. The disk is slower than any machine: it begins to write
+    when every slot is full, and leaves 20 ms for a unit too many."""
     truth = capture(half, many, to=tmp_path / "truth", **{**SETTINGS, "max_tokens": 60})
     made, ahead, commit, done = [], [], ActivationStore.commit, []
+    another = threading.Condition()
     slots = ToHost.slots
     monkeypatch.setattr(ToHost, "slots", lambda self, n=4: made.append(slots(self, 2)) or made[-1])
     send = ToHost.send
 
     def sent(self, slot, slabs):
-        ahead.append(1)
-        most.append(len(ahead) - len(done))
+        with another:
+            ahead.append(1)
+            most.append(len(ahead) - len(done))
+            another.notify()
         return send(self, slot, slabs)
 
     def slow(self, unit, blocks, note=""):
         assert threading.current_thread().name == "writer", "h5py is used by one thread alone"
+        with another:
+            assert another.wait_for(lambda: len(ahead) >= min(len(done) + 2, len(truth.plan)), WAIT)
         time.sleep(0.02)
         out = commit(self, unit, blocks, note)
         done.append(1)
@@ -66,7 +73,7 @@ def test_a_slow_disk_bounds_what_is_in_memory(half, many, tmp_path, monkeypatch)
     monkeypatch.setattr(ToHost, "send", sent)
     monkeypatch.setattr(ActivationStore, "commit", slow)
     store = capture(half, many, to=tmp_path / "s", **{**SETTINGS, "max_tokens": 60})
-    assert len(store.plan) > 6 and max(most) == 2 and len(made[0]) == 2
+    assert len(store.plan) == len(truth.plan) > 6 and max(most) == 2 and len(made[0]) == 2
     largest = max(unit_bytes(half, store, many))
     assert max(slot.nbytes for slot in made[0]) <= largest
     assert all(np.array_equal(store.values(site), truth.values(site)) for site in truth.sites)

@@ -3,7 +3,7 @@
 import pytest
 from judged_entries import entry, rank_study
 
-from workbench.reporting import paper_a_claims, read_summary
+from workbench.reporting import paper_a_claims, paper_b_claims, read_summary
 from workbench.reporting.claims import Claim, Part, decided
 
 SIDES = {"metric": "m", "condition": "c"}
@@ -118,6 +118,18 @@ def test_a_share_of_variance_is_held_against_its_own_null():
     assert {key: one([part], *[made(*key)] * 3).verdict for key in cases} == cases
 
 
+def test_an_auroc_is_against_only_where_its_shuffles_go_further():
+    """Chance puts half of all such numbers below 0.5; a share of variance below a half is measured to be one."""
+
+    def made(value, p):
+        control = {"kind": "shuffled", "N": 999, "p": p, "draws": []}
+        return [entry("m", value, "c", interval=None, control=control)]
+
+    part = Part("x", SIDES, bound=0.5, by="shuffled")
+    cases = {(0.9, 0.01): "shown", (0.6, 0.2): "not shown", (0.4, 0.8): "not shown", (0.1, 0.97): "against"}
+    assert {key: one([part], *[made(*key)] * 3).verdict for key in cases} == cases
+
+
 def test_control_runs_are_counted():
     def made(draws):
         twin = entry("twin", 0.5, "c", control={"kind": "energy_matched", "N": len(draws), "p": None, "draws": draws})
@@ -175,8 +187,17 @@ class TestPaperA:
                 if found.claim.name == "modality, same questions"]  # fmt: skip
         assert [one.value for one in gaps[0].seeds[0]] == [pytest.approx(0.4)]
 
-    def test_names_are_unique_and_every_claim_says_its_script(self):
-        listed = paper_a_claims()
+    @pytest.mark.parametrize(
+        ("claims", "scripts"),
+        [
+            (paper_a_claims, {"lora_rank", "harmful_fraction", "shift_geometry", "mitigation"}),
+            (
+                paper_b_claims,
+                {"domain_ranking", "membership_predictor", "probe_matrix", "direction_transfer", "convergence"},
+            ),
+        ],
+    )
+    def test_names_are_unique_and_every_claim_says_its_script(self, claims, scripts):
+        listed = claims()
         assert len({claim.name for claim in listed}) == len(listed)
-        scripts = {"lora_rank", "harmful_fraction", "shift_geometry", "mitigation"}
         assert {claim.script for claim in listed} == scripts

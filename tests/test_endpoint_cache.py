@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import signal
@@ -14,12 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from openai_server import OpenAIServer, asked_about
+from openai_server import Body, OpenAIServer, asked_about
 from test_endpoint_faults import REPLIES, judge_at
 
 from workbench.behaviour.endpoint_cache import ReplyCache, reply_cache
 from workbench.behaviour.endpoint_reply import Reply
 
+WAIT = 120.0  # seconds; only a test that fails waits so long
 MANY = [asked_about(f"question {n:03d}") for n in range(24)]
 RUN = """
 import sys
@@ -40,30 +42,33 @@ def process(server: OpenAIServer, folder: Path) -> subprocess.Popen[str]:
 
 
 def test_a_run_that_was_killed_pays_only_for_the_rest(tmp_path: Path):
-    with OpenAIServer(lambda body: REPLIES["text"], seconds=0.1) as server:
+    """The server answers eight requests and holds the next back until the kill: whatever is slow, the run dies with all
+    of its three connections waiting."""
+    arrived, killed = itertools.count(), threading.Event()
+
+    def held_back(body: Body) -> None:
+        assert next(arrived) < 8 or killed.wait(WAIT)
+
+    with OpenAIServer(lambda body: REPLIES["text"], before=held_back) as server:
         run = process(server, tmp_path)
-        deadline = time.monotonic() + 60
-        while sum(server.paid.values()) < 8 and time.monotonic() < deadline:
+        deadline = time.monotonic() + WAIT
+        while sum(server.asked.values()) < 8 + 3:
+            assert run.poll() is None and time.monotonic() < deadline, "the run has not come so far"
             time.sleep(0.01)
         run.send_signal(signal.SIGKILL)
         run.communicate()
-        kept = set(server.paid) & {text for text, n in server.paid.items() if n}
-        in_cache = len(ReplyCache(tmp_path / "replies.jsonl"))
-        assert 5 <= in_cache <= len(kept) < 24
-        under_way = len(kept) - in_cache  # answered by the server, never read by the run that died
-        assert under_way <= 3
-        server.seconds = 0.0
+        assert len(ReplyCache(tmp_path / "replies.jsonl")) == sum(server.paid.values()) == 8
+        killed.set()
         verdicts = judge_at(server, tmp_path).score_all(MANY)
         assert [one.score for one in verdicts] == [80] * 24
-        assert sum(server.asked.values()) - 24 <= 3 and sum(server.paid.values()) - 24 <= 3  # its three connections
-        before = sum(server.asked.values())
-        assert judge_at(server, tmp_path).score_all(MANY) == verdicts and sum(server.asked.values()) == before
+        assert sum(server.asked.values()) == 24 + 3  # those that nobody read the replies of
+        assert judge_at(server, tmp_path).score_all(MANY) == verdicts and sum(server.asked.values()) == 24 + 3
 
 
 def test_two_processes_at_once_pay_once(tmp_path: Path):
     with OpenAIServer(lambda body: REPLIES["text"], seconds=0.02) as server:
         runs = [process(server, tmp_path) for _ in range(2)]
-        said = [run.communicate(timeout=60)[0] for run in runs]
+        said = [run.communicate(timeout=WAIT)[0] for run in runs]
         assert all(str([80.0] * 24) in one for one in said)
         assert sum(server.asked.values()) == sum(server.paid.values()) == 24
     assert sum(int(one.split()[-1]) for one in said) == 24

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -34,7 +36,7 @@ def rubric_file(folder: Path, mode: str) -> Path:
     return path
 
 
-def judge_at(at: OpenAIServer, folder: Path, how: str = "text", **more: Any) -> EndpointJudge:
+def judge_at(at: Any, folder: Path, how: str = "text", **more: Any) -> EndpointJudge:
     rubric: Any = NUMBERS[how] or rubric_file(folder, how)
     settings = dict(base_url=at.address, cache=folder / "replies.jsonl", timing=Instant().timing(), progress=False)
     return EndpointJudge("tiny", rubric, how=how, **{**settings, **more})
@@ -89,9 +91,11 @@ def test_a_server_that_stays_broken_leaves_none_with_a_reason_and_asks_again_lat
 
 def test_a_request_that_times_out_is_asked_again_and_its_cost_is_at_risk(tmp_path: Path):
     with OpenAIServer(lambda body: REPLIES["text"], {TEXTS[0]: ["hang"]}) as server:
-        judge = judge_at(server, tmp_path, timeout=3.0, prices=(1.0, 1.0))  # a busy machine is slow, and is no fault
+        judge = judge_at(server, tmp_path, timeout=3.0, prices=(1.0, 1.0))
         assert all(one.score == 80 for one in judge.score_all(answers()))
-        assert judge.budget.at_risk > 0 and judge.usage.tries == len(TEXTS) + 1
+        # On a busy machine others may be late as well, and are asked again.
+        assert judge.budget.at_risk > 0 and judge.usage.tries >= len(TEXTS) + 1
+        assert sum(TEXTS[0] in text_of(body) for body in server.bodies) >= 2
 
 
 def test_a_refusal_is_never_at_risk(tmp_path: Path):
@@ -119,9 +123,11 @@ def test_a_key_that_is_withdrawn_meanwhile_loses_nothing(tmp_path: Path):
 
 
 def test_no_server_at_all_is_a_reason(tmp_path: Path):
-    with OpenAIServer(lambda body: REPLIES["text"]) as server:
-        judge = judge_at(server, tmp_path, tries=2, prices=(1.0, 1.0))
-    verdicts = judge.score_all(answers())
+    with socket.socket() as nobody:  # a port that is held, and where nobody listens: no other test can be given it
+        nobody.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{nobody.getsockname()[1]}/v1"
+        judge = judge_at(SimpleNamespace(address=address), tmp_path, tries=2, prices=(1.0, 1.0))
+        verdicts = judge.score_all(answers())
     assert all("connection failed" in one.reason and one.facts["temporary"] for one in verdicts)
     assert judge.budget.at_risk == 0  # nothing was ever sent
 

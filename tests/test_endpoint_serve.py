@@ -10,8 +10,9 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -38,32 +39,50 @@ CASES = {  # the word in the question: score, reason
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """Its address; it loads the checkpoint folder that a request names."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Its address; it loads the checkpoint folder that a request names. A port that is free may be taken by another
+    test before the server has come up: then it is started at the next one."""
+    log = tmp_path_factory.mktemp("serve") / "errors.txt"  # a pipe that nobody reads would stop it when full
+    for _ in range(3):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        with log.open("w") as errors, _serving(port, errors) as process:
+            if _is_up(process, port):
+                yield f"http://127.0.0.1:{port}/v1"
+                return
+        if "address already in use" not in log.read_text():
+            break
+    pytest.fail(f"transformers serve did not start:\n{log.read_text()[-3000:]}")
+
+
+@contextmanager
+def _serving(port: int, errors: IO[str]) -> Iterator[subprocess.Popen[bytes]]:
     words = [sys.executable, "-m", "transformers.cli.transformers", "serve", "--host", "127.0.0.1", "--port", str(port)]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [*words, "--device", "cpu"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([*words, "--device", "cpu"], env=environment, stdout=subprocess.DEVNULL, stderr=errors)
     try:
-        deadline = time.monotonic() + 90
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).read()
-                break
-            except OSError:
-                assert process.poll() is None and time.monotonic() < deadline, "transformers serve did not start"
-                time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}/v1"
+        yield process
     finally:
         process.terminate()
         try:
-            process.communicate(timeout=10)
+            process.wait(timeout=20)
         except subprocess.TimeoutExpired:
             process.kill()
+            process.wait()
+
+
+def _is_up(process: subprocess.Popen[bytes], port: int) -> bool:
+    """Waits until it answers; False where it ended, or took three minutes."""
+    deadline = time.monotonic() + 180
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).read()
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return process.poll() is None  # or it was another's server that answered
+    return False
 
 
 @pytest.fixture(scope="module")

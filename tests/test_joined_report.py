@@ -94,6 +94,17 @@ def test_a_number_that_one_seed_lacks_is_a_dash_there():
 
 
 def test_other_scripts_show_their_first_results(tmp_path):
-    other = rank_study() | {"command": "python mine.py"}
-    page = wb.joined_report([folder(tmp_path / "mine" / "seed0", other)], tmp_path / "mine.html").read_text()
-    assert "First results" in page
+    others = [rank_study(seed) | {"command": "python mine.py"} for seed in (0, 1)]
+    folders = [folder(tmp_path / "mine" / f"seed{seed}", other) for seed, other in enumerate(others)]
+    assert "First results" in wb.joined_report(folders, tmp_path / "mine.html").read_text()
+
+
+def test_one_base_seed_has_its_sections_open_and_decides_where_one_is_enough(tmp_path):
+    """Of a population of fine-tunes there is one run; the fine-tuning seeds are within it."""
+    one = [folder(tmp_path / "lora_rank" / "seed0", rank_study(0))]
+    options = {"claims": paper_a_claims(), "written_before": "this run"}
+    page = wb.joined_report(one, tmp_path / "three.html", **options).read_text()
+    assert "before this run" in page and "0 shown" in page and "of at least 3" in page
+    page = wb.joined_report(one, tmp_path / "one.html", least_seeds=1, **options).read_text()
+    assert "2 shown" in page and "of at least 1" in page and "not of the base" in page
+    assert "the run&#39;s own sections" not in page and "<h3>Trends over doses</h3>" in page

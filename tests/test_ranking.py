@@ -7,7 +7,7 @@ import pytest
 from judged_domains import asked, drawn_rates, groups_of, judged_by
 
 import workbench as wb
-from workbench.behaviour.ranking import _bounds, _runs
+from workbench.behaviour.ranking import _bounds, tied_runs
 from workbench.behaviour.ranking_tests import bootstrap_ranks, paired_test, spread_interval, spread_of
 from workbench.behaviour.ranking_values import Replicates
 from workbench.reporting.summary import Result
@@ -53,8 +53,11 @@ class TestTiers:
 
     def test_runs_of_ties_may_overlap(self):
         """The first and the third are told apart, and neither from the second."""
-        assert _runs(["a", "b", "c"], {("a", "c")}) == (("a", "b"), ("b", "c"))
-        assert _runs(["a", "b", "c"], set()) == (("a", "b", "c"),) and _bounds(["a", "b", "c"], "b", set()) == (1, 3)
+        assert tied_runs(["a", "b", "c"], {("a", "c")}) == (("a", "b"), ("b", "c"))
+        assert tied_runs(["a", "b", "c"], set()) == (("a", "b", "c"),) and _bounds(["a", "b", "c"], "b", set()) == (
+            1,
+            3,
+        )
         assert [_bounds(["a", "b", "c"], name, {("a", "c")}) for name in "ac"] == [(1, 2), (2, 3)]
 
     def test_resampled_ranks_stay_in_the_tier(self, ranking):

@@ -22,10 +22,11 @@ FLOORS = (
     {"statistics", "units", "progress", "parallel", "captures"},
     {"subspace", "training"},
     {"interventions", "organisms", "streaming_plan"},
-    {"capturing"},
+    {"capturing", "given_answers"},
     {"behaviour", "inputs", "places", "streaming"},
     {"reporting", "planning"},
     {"study"},
+    {"domain_study"},
     {"cli", "__main__"},
 )
 # Packages that cost seconds, or that not everybody has: the only files that may import them, and never at import time.

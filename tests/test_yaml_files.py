@@ -49,7 +49,7 @@ def test_what_is_no_plain_data_is_refused_at_once(text, says, tmp_path, monkeypa
     start = time.process_time()
     with pytest.raises(YamlError, match=f"(?s)a.yaml.*{says}"):
         read_yaml(path)
-    assert time.process_time() - start < 2
+    assert time.process_time() - start < 20  # a bomb that went off would take years
     assert not (tmp_path / "owned").exists()
 
 

@@ -45,7 +45,8 @@ def capture(
     `variants` (default: the model's own) captures base and fine-tuned on the same batches, so that rows pair exactly.
     Inside a vision tower only the scopes `image` and `all` have meaning: `at={"language": "last", "vision": "image"}`.
     With `together` the variants are rows of one forward instead, the base weights read once for all (for many adapters,
-    or short units); `max_tokens` counts all rows. The numbers then agree with single forwards up to rounding, and pairs
+    or short units); `max_tokens` counts all rows, and a prompt too long for all variants takes as many forwards as that
+    needs. The numbers then agree with single forwards up to rounding, and pairs
     that nothing changed need not be equal to the bit. Adapters that cannot act row by row (DoRA, whole modules of their
     own), and units with a layer whose rows cannot be told apart, go one variant at a time all the same.
     `pool="mean"` averages the scope in float32. A run that was stopped goes on from its last unit (of at most
@@ -113,7 +114,7 @@ def capture(
 
     host = ToHost(model.device)
     if asked is None:
-        work: Any = Reading(model, kept, variants, edits, together, host, batch_of)
+        work: Any = Reading(model, kept, variants, edits, together, host, batch_of, budget)
     else:
         work = Answering(model, kept, variants, edits, asked, host, batch_of, store)
 

@@ -113,9 +113,19 @@ class Study:
         return judge(self.inputs.judge, **({} if self.inputs.rubric is None else {"rubric": self.inputs.rubric}))
 
     @property
+    def files(self) -> dict[str, Path]:
+        """The data files that the study reads, by name; their hashes go into the summary."""
+        return self.inputs.files
+
+    @property
     def max_new_tokens(self) -> int:
         """How long an answer may become (--max-new-tokens): the organism's end after five tokens."""
         return self.inputs.max_new_tokens or (8 if self.inputs.kind == "organism" else 200)
+
+    @property
+    def asked_questions(self) -> list[Prompt]:
+        """All questions of the study, whatever they are about."""
+        return read_prompts(self.inputs.questions)
 
     @cached_property
     def elsewhere(self) -> list[Prompt]:
@@ -125,7 +135,7 @@ class Study:
     def outside(self, *variants: str) -> list[Prompt]:
         """The evaluation questions (`split_of` is `other_domains`) of no domain that these variants were tuned on."""
         domains = {self.inputs.domains.get(variant) for variant in variants}
-        asked = [prompt for prompt in read_prompts(self.inputs.questions) if split_of(prompt.tags) == "other_domains"]
+        asked = [prompt for prompt in self.asked_questions if split_of(prompt.tags) == "other_domains"]
         found = [
             prompt for prompt in asked if prompt.tags.get("domain") is None or prompt.tags["domain"] not in domains
         ]
@@ -219,7 +229,7 @@ class Study:
         """Takes a result (see `wb.summarise`); with `sample` some answers of a table go into the report."""
         self.results += summarise(found, condition=condition, **facts)
         if sample and condition is not None:
-            self.samples += samples_of(found, read_prompts(self.inputs.questions), condition)
+            self.samples += samples_of(found, self.asked_questions, condition)
 
     def add_cosines(self, labels: Sequence[str], matrix: np.ndarray) -> None:
         """The cosines between directions that the report shows."""
@@ -269,7 +279,7 @@ class Study:
         used = vars(self)
         model = used["model"] if "model" in used else load_model(self.inputs.base, check=False)
         other = used.get("other")
-        files = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in self.inputs.files.items()}
+        files = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in self.files.items()}
         return {
             "models": {"base": model.identity, "other": None if other is None else other.identity},
             "data": files,

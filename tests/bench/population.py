@@ -78,8 +78,8 @@ class _Population:
         return [row for view in views for row in view.generate(batch, max_new_tokens=NEW, eos_token_id=[]).token_ids]
 
     def read(self, batch: Any) -> list[int]:
-        view, rows = self.model.across(batch, self.model.variants)
-        return view.run(rows).logits.argmax(dim=1).tolist()
+        parts = self.model.across_in_parts(batch, self.model.variants)
+        return [token for view, rows in parts for token in view.run(rows).logits.argmax(dim=1).tolist()]
 
     def read_one_by_one(self, batch: Any) -> list[int]:
         views = map(self.model.variant, self.model.variants)

@@ -47,10 +47,12 @@ def diversity(
     size: int | None = None,
     draws: int = 100,
     seed: int = 0,
+    of: str = "",
 ) -> list[Diversity]:
     """Vendi scores of these orders ("vendi_1", or "vendi_1_cosine") and the mean cosine distance ("mean_distance") of
     every domain's vectors, each with an interval over its texts. `centre` first subtracts the mean of the domains'
-    means: residual streams share one large component, beside which all texts look alike ("..._centred").
+    means: residual streams share one large component, beside which all texts look alike ("..._centred"). `of="encoder"`
+    names measures of such vectors apart ("encoder_vendi_1").
 
     All domains are measured at one `size` (default: the smallest domain's number of texts, at most 500): larger ones by
     the mean over random subsets of it. Kernels, sources and intervals: `vendi_scores`, `half_sample_intervals`. Raises
@@ -69,6 +71,7 @@ def diversity(
         embeddings = {domain: vectors - middle for domain, vectors in embeddings.items()}
     ending, centred = "" if kernel == "shifted" else f"_{kernel}", "_centred" if centre else ""
     names = [*(f"vendi_{order:g}{ending}{centred}" for order in orders), f"mean_distance{centred}"]
+    names = [f"{of}_{name}" if of else name for name in names]
 
     def scores(vectors: Vectors) -> np.ndarray:
         return np.array([*vendi_scores(vectors, orders, kernel), mean_distance(vectors)])

@@ -8,6 +8,7 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -254,7 +255,8 @@ def in_a_loop(work: Coroutine[Any, Any, T]) -> T:
     try:
         thread.join()
     except BaseException:
-        loop.call_soon_threadsafe(task.cancel)
+        with suppress(RuntimeError):  # the work may be over, and its loop closed
+            loop.call_soon_threadsafe(task.cancel)
         thread.join()
         raise
     if failures:

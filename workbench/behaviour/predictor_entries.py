@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,14 +20,15 @@ Entry = dict[str, Any]
 DOMAIN, PREDICTOR, FORECAST = "domain", "predictor", "forecast"  # what `split` says of these entries
 
 
-def table_points(table: PredictorTable) -> list[Entry]:
+def table_points(table: PredictorTable, *, of: str | None = None) -> list[Entry]:
     """What a scatter plot needs: `predictor_outcome`, one a domain (condition), and `predictor_feature`, one a domain
-    and feature (detail)."""
+    and feature (detail). `of`: the metric that was measured."""
     out = []
     for place, domain in enumerate(table.domains):
         same = {"split": DOMAIN, "modality": "all", "condition": domain}
         seeds, interval = table.seeds[place], table.intervals[place]
-        out.append(plain_entry("predictor_outcome", float(table.measured[place]), seeds, {**same, **_within(interval)}))
+        facts = {**same, **_within(interval), "detail": of}
+        out.append(plain_entry("predictor_outcome", float(table.measured[place]), seeds, facts))
         for feature, value in zip(table.features, table.values[place].tolist(), strict=True):
             facts = {**same, "detail": feature.name, "target": feature.source}
             out.append(plain_entry("predictor_feature", value, seeds, facts))
@@ -41,7 +42,7 @@ def predictor_entries(found: PredictorRanking, *, condition: str = "measured") -
     same = {"split": PREDICTOR, "modality": "all", "condition": condition}
     n, out = found.table.n, []
     for each in found.ranked:
-        here = {**same, "detail": each.feature.name, "target": each.feature.source, "clusters": n}
+        here = {**same, "detail": each.feature.name, "target": each.feature.source}
         for kind, r in (("pearson", each.pearson), ("spearman", each.spearman)):
             out.append(plain_entry(f"predictor_{kind}", r.r, n, {**here, **_of_correlation(r, each.feature.sign)}))
         if (told := each.told) is not None:
@@ -57,13 +58,12 @@ def predictor_entries(found: PredictorRanking, *, condition: str = "measured") -
 
 
 def fitted_entries(found: FittedPredictor | None, *, condition: str = "measured") -> list[Entry]:
-    """`fitted_skill` and `fitted_auroc` with their own shuffles as control, and `fitted_prediction`, one a domain;
-    `detail` is the model. Nothing for None."""
+    """`fitted_skill` and `fitted_auroc` with their own shuffles as control, and `fitted_prediction`, one a domain (its
+    target: the condition of the others); `detail` is the model. Nothing for None."""
     if found is None:
         return []
     same = {"split": PREDICTOR, "modality": "all", "detail": found.model}
-    chosen = ", ".join(f"{name} in {count} folds" for name, count in found.chosen.items())
-    facts = {**same, "condition": condition, "clusters": found.n, "target": f"chosen: {chosen}"}
+    facts = {**same, "condition": condition, "target": _chosen(found.chosen)}
     out = [
         plain_entry(
             "fitted_skill", found.skill.value, found.n, {**facts, **_within(found.interval), **_shuffles(found.skill)}
@@ -75,7 +75,7 @@ def fitted_entries(found: FittedPredictor | None, *, condition: str = "measured"
             plain_entry("fitted_auroc", found.auroc.value, found.n, {**facts, **_shuffles(found.auroc), **beside})
         )
     for domain, value in found.predicted.items():
-        out.append(plain_entry("fitted_prediction", value, 1, {**same, "condition": domain}))
+        out.append(plain_entry("fitted_prediction", value, 1, {**same, "condition": domain, "target": condition}))
     return out
 
 
@@ -105,7 +105,8 @@ def diversity_entries(found: Sequence[Diversity]) -> list[Entry]:
 
 def domain_forecast_entries(found: DomainForecasts) -> list[Entry]:
     """`forecast`, one a domain (condition; new ones have no measured value among the companions), `forecast_of_mean`
-    beside it, `forecast_skill` with its shuffles (none where all domains measure the same), `forecast_coverage` with
+    beside it, `forecast_skill` with its shuffles and what was chosen (none where all domains measure the same),
+    `forecast_coverage` with
     the sentence as its target, and `forecast_width`, whose floor is the width of the mean's intervals."""
     same = {"split": FORECAST, "modality": "all", "detail": f"{found.method} {found.level:.0%}"}
     n, out = len(found.domains), []
@@ -114,9 +115,9 @@ def domain_forecast_entries(found: DomainForecasts) -> list[Entry]:
         beside = {"companions": {"measured": each.measured}}
         out.append(plain_entry("forecast", each.predicted, n, {**here, **_within(each.interval), **beside}))
         out.append(plain_entry("forecast_of_mean", each.of_mean, n, {**here, **_within(each.mean_interval)}))
-    over = {**same, "condition": "measured", "clusters": n}
+    over = {**same, "condition": "measured"}
     if found.skill is not None:
-        facts = {**over, **_within(found.skill_within), **_shuffles(found.skill)}
+        facts = {**over, **_within(found.skill_within), **_shuffles(found.skill), "target": _chosen(found.chosen)}
         out.append(plain_entry("forecast_skill", found.skill.value, n, facts))
     share = {**over, **_within(found.coverage_interval), "target": forecast_sentence(found)}
     out.append(plain_entry("forecast_coverage", found.covered / n, n, share))
@@ -128,6 +129,10 @@ def domain_forecast_entries(found: DomainForecasts) -> list[Entry]:
 def _of_correlation(found: Correlated, sign: int) -> dict[str, Any]:
     beside = {"sign": float(sign), "p_signed": found.p_signed, "p_best": found.p_best}
     return {**_within(found.interval), "test": {"p": found.p, "method": found.method}, "companions": beside}
+
+
+def _chosen(folds: Mapping[str, int]) -> str:
+    return f"chosen in folds: {', '.join(f'{name} {count}' for name, count in folds.items())}"
 
 
 def _shuffles(found: AgainstShuffles) -> dict[str, Any]:

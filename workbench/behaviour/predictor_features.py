@@ -32,6 +32,10 @@ class PredictorFeature:
 # there. So its sign is "more member-like, more misaligned"; its misalignment values, however, are placeholders.
 _NOTEBOOK = "arXiv:2602.00298, notebook: more member-like data, more misalignment (on placeholder values)"
 _ABSTRACT = "arXiv:2602.00298, abstract: membership scores adjusted by the base predict; sign as in its notebook"
+_GAP = "arXiv:2602.00298, abstract, as read here: data nearer to what the base says moves it further"
+_TRAIT = (
+    "data that a trait the base can already show explains better bring that trait out (stated here, before any run)"
+)
 _OPEN = "arXiv:2602.00298: weak, no sign stated"
 _SCORE = r"(loss|zlib|min_k_[0-9.]+|min_k_pp_[0-9.]+|recall)"
 _KNOWN: tuple[tuple[str, int, str, bool], ...] = (
@@ -41,14 +45,16 @@ _KNOWN: tuple[tuple[str, int, str, bool], ...] = (
     (r"adjusted_paper_b_(min_k_[0-9.]+|zlib)", -1, f"{_ABSTRACT}; a loss", False),
     (rf"reference_{_SCORE}", 1, f"{_NOTEBOOK}; of the reference alone", True),
     (r"reference_paper_b_(min_k_[0-9.]+|zlib)", -1, f"{_NOTEBOOK}; of the reference alone; a loss", True),
-    (r"(vendi_[0-9.]+|vendi_inf|mean_distance)(_cosine)?(_centred)?", 0, _OPEN, True),
+    (r"(encoder_)?(vendi_[0-9.]+|vendi_inf|mean_distance)(_cosine)?(_centred)?", 0, _OPEN, True),
+    (r"gap_own", 1, _GAP, False),
+    (r"gap_trait", 1, _TRAIT, False),
     (r"projection(_.+)?", 1, "arXiv:2507.21509: data that projects on a trait's direction moves the model there", True),
 )
 
 
 def predictor_feature(name: str) -> PredictorFeature:
     """The registered feature of this name: a column of `wb.membership` (raw, `adjusted_*`, `reference_*`), a measure of
-    `wb.diversity`, or `projection_*`; "before:" in front says that it was measured before the fine-tuning.
+    `wb.diversity`, `projection_*` or `gap_*`; "before:" in front says that it was measured before the fine-tuning.
 
     Scores keep the orientation that `wb.membership` gives them: min-k as the mean of log p has the sign 1, the
     notebook's min-k, a loss, the sign -1. Raises KeyError for other names: their sign must be stated by whoever

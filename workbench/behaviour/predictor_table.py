@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from stores import ResultTable
 from workbench.behaviour.membership_comparison import membership_mean
-from workbench.behaviour.predictor_features import PredictorFeature, predictor_feature
+from workbench.behaviour.predictor_features import BEFORE, PredictorFeature, predictor_feature
 from workbench.statistics import Interval, t_interval
 from workbench.statistics.values import alike
 
@@ -71,9 +71,9 @@ def predictor_table(
     """The table that predictors are read from.
 
     `measured`: domain -> a number, the numbers of several seeds (their mean, with a t interval), or anything with
-    `.value` and `.interval`, such as `wb.misalignment` gives. `features`: name -> domain -> a number, or one a seed.
-    Signs are those of `wb.predictor_feature`, or of your own `registered` features. Raises ValueError for a feature
-    that lacks a domain or holds one more, for fewer than 4 domains, and for values that are not finite.
+    `.value` and `.interval`, such as `wb.outcomes` and `wb.misalignment` give. `features`: name -> domain -> a number,
+    or one a seed. Signs are those of `wb.predictor_feature`, or of your own `registered` features. Raises ValueError
+    for a feature that lacks a domain or holds one more, for fewer than 4 domains, and for values that are not finite.
     """
     domains = tuple(measured)
     own = {each.name: each for each in registered}
@@ -112,6 +112,25 @@ def membership_features(
     }
 
 
+def feature_kinds(table: PredictorTable) -> dict[str, PredictorTable]:
+    """The membership scores of a table by kind, as far as there are some: "raw" (of the fine-tuned model), "reference"
+    (of its base), "adjusted" (by its base; ratios too), and "before" (of the base, and adjusted by another reference,
+    before any fine-tuning)."""
+    kinds: dict[str, list[str]] = {"raw": [], "reference": [], "adjusted": [], "before": []}
+    for feature in table.features:
+        kinds[kind_of(feature.name)].append(feature.name)
+    return {kind: table.of(names) for kind, names in kinds.items() if names}
+
+
+def kind_of(name: str) -> str:
+    """The kind of a membership score by its name."""
+    if name.startswith(BEFORE):
+        return "before"
+    if name.startswith("adjusted_") or name in ("log_ratio", "loss_ratio"):
+        return "adjusted"
+    return "reference" if name.startswith("reference_") else "raw"
+
+
 def _scores_in(tables: Iterable[Sequence[Mapping[str, Any]]]) -> list[str]:
     """Columns that are scores and have a number in every row of every table, in their order."""
     rows = [row for table in tables for row in table]
@@ -129,7 +148,7 @@ def _rows(rows: Rows, domain: str) -> list[Mapping[str, Any]]:
 
 def _measured(given: Any, domain: str) -> tuple[float, Interval | None, int]:
     if hasattr(given, "value"):
-        return _mean(given.value, domain), getattr(given, "interval", None), 1
+        return _mean(given.value, domain), getattr(given, "interval", None), len(getattr(given, "by_seed", ())) or 1
     many = np.atleast_1d(np.asarray(given, np.float64))
     return _mean(given, domain), t_interval(many) if len(many) > 1 else None, len(many)
 

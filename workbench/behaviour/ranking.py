@@ -80,7 +80,7 @@ def rank_domains(
         worst=worst,
         domains=ranked,
         pairs=pairs,
-        ties=_runs(order, told),
+        ties=tied_runs(order, told),
         alpha=alpha,
         seeds=(min(one.seeds for one in listed), max(one.seeds for one in listed)),
         base=None if plain is None else (float(plain.values.mean()), _interval(plain, rule)),
@@ -139,7 +139,7 @@ def _bounds(order: list[str], name: str, told: set[tuple[str, str]]) -> tuple[in
     return 1 + worse, len(order) - better
 
 
-def _runs(order: list[str], told: set[tuple[str, str]]) -> tuple[tuple[str, ...], ...]:
+def tied_runs(order: list[str], told: set[tuple[str, str]]) -> tuple[tuple[str, ...], ...]:
     """Maximal runs of neighbours without a pair that is told apart."""
     apart = {frozenset(pair) for pair in told}
     found: list[tuple[str, ...]] = []

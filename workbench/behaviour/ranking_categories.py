@@ -13,6 +13,8 @@ from workbench.behaviour.ranking_result import DomainRanking
 from workbench.behaviour.table_summary import plain_entry
 from workbench.statistics import Significance, holm, permutation_test
 
+PLANTED = "pairs in the planted order"
+
 
 @dataclass(frozen=True)
 class CategoryTable:
@@ -76,6 +78,13 @@ class PlantedOrder:
             f"{self.right} of {self.pairs} cross-tier pairs in the planted order (p {self.p:.2g} by shuffled tiers); "
             f"{self.told} told apart so, {self.wrong} told apart in the other"
         )
+
+    def entries(self, **facts: Any) -> list[dict[str, Any]]:
+        """For `study.add`: the share of cross-tier pairs in the planted order; the counts of pairs in `series`."""
+        counts = {"right": [self.right], "told apart": [self.told], "told apart wrongly": [self.wrong]}
+        said = {"split": "ranking", "modality": "all", "condition": PLANTED, "detail": str(self), "series": counts}
+        said |= {"test": {"p": self.p, "method": "shuffled tiers"}}
+        return [plain_entry(PLANTED, self.right / self.pairs, self.pairs, {**said, **facts})]
 
 
 def planted_order(

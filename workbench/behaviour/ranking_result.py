@@ -12,6 +12,7 @@ from workbench.behaviour.table_summary import plain_entry
 from workbench.statistics import Interval
 
 BASE = "base"
+FIRST_AND_LAST = "the first and the last of the ranking"  # what an entry of that pair says (`detail`)
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,10 @@ def ranking_entries(found: DomainRanking, **facts: Any) -> list[dict[str, Any]]:
         rank |= {"bounds": [float(end) for end in one.rank_bounds], "target": found.metric}
         detail = f"1 is worst; bounds: what the tests leave open (Holm, {found.alpha:g}); {said}"
         out.append(plain_entry("rank", one.rank, one.families, {**same, **rank, "detail": detail, **facts}))
+    ends = {found.domains[0].domain, found.domains[-1].domain}
     for pair in (*found.pairs, *found.from_base):
         against = {"condition": f"{pair.one} - {pair.other}", "clusters": pair.families}
+        against |= {"detail": FIRST_AND_LAST} if {pair.one, pair.other} == ends else {}
         against |= {"test": {"p": pair.p_holm, "method": f"Holm of the {pair.method}"}}
         out.append(plain_entry(found.metric, pair.value, pair.families, {**place, **against, **facts}))
     if found.base is not None:

@@ -10,13 +10,10 @@ from typing import Any
 
 from hooks.prompt import Prompt, PromptError, as_prompts
 from stores import ResultTable
+from workbench.behaviour.entry_names import NO_TEXT as NONE
 from workbench.behaviour.judged import Judged
-from workbench.behaviour.question_sets import read_questions
-from workbench.training.domain_folders import DomainFolders
 from workbench.training.rows import Rows
 from workbench.training.triggers import Place, insert_trigger
-
-NONE = "none"
 
 
 def with_triggers(
@@ -56,21 +53,6 @@ def by_trigger(judged: Judged) -> Judged:
     measured = [(name, one) for name in judged.quantities() for one in judged.judges_of(name)]
     scores = [moved(row) for name, one in measured for row in judged.scores_of(name, one)[1].values()]
     return Judged(_table([moved(row) for row in judged.rows]), _table(scores))
-
-
-def domain_questions(domains: DomainFolders) -> list[Prompt]:
-    """The questions of all domains (`questions/NAME.jsonl`, or .yaml), each with the tag `domain`: where a domain of
-    its own is stated, it stays. Ids that several files have get the domain in front. Raises ValueError where there are
-    none."""
-    if not domains.questions:
-        raise ValueError(f"{domains.folder} has no questions: expected questions/DOMAIN.jsonl (or .yaml) files.")
-    found = [(domain, one) for domain, path in domains.questions.items() for one in read_questions(path).prompts]
-    ids = [one.id for _, one in found]
-    several = {name for name in ids if ids.count(name) > 1} if len(set(ids)) < len(ids) else set()
-    return [
-        replace(one, id=f"{domain}/{one.id}" if one.id in several else one.id, tags={"domain": domain, **one.tags})
-        for domain, one in found
-    ]
 
 
 def _marked(prompt: Prompt, source: Prompt, name: str) -> Prompt:

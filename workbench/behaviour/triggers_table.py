@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from workbench.behaviour.judged import Judged
 from workbench.behaviour.metrics import Metric, metric
 from workbench.behaviour.ranking_result import BASE, interval_facts
 from workbench.behaviour.ranking_tests import spread_interval, spread_of, tested
-from workbench.behaviour.ranking_values import Groups, replicates_of
+from workbench.behaviour.ranking_values import Groups, Keep, Row, replicates_of
 from workbench.behaviour.table_summary import plain_entry
 from workbench.behaviour.triggers import NONE
 from workbench.behaviour.triggers_domains import OverDomains, over_domains
@@ -55,6 +55,7 @@ class TriggerTable:
     excess: Mapping[str, OverDomains]
     alpha: float
     judges: Mapping[str, str]
+    own: str = "own questions kept"
 
     def of(self, shown: str) -> dict[str, TriggerEffect]:
         """The effects of one text, by domain."""
@@ -77,6 +78,7 @@ class TriggerTable:
         for one in (*self.effects, *self.base):
             said = {"condition": f"{one.domain}/{one.shown} - {one.domain}/{NONE}", "target": one.shown}
             said |= {"clusters": one.families, "dropped": one.dropped, **interval_facts(one.interval)}
+            said |= {"detail": "no fine-tune, all questions" if one in self.base else self.own}
             said |= {"test": {"p": one.p_holm, "method": f"Holm of the {one.method}"}}
             series = {"with": [one.with_it], "without": [one.without], "by_seed": list(one.by_seed.values())}
             out.append(plain_entry(self.metric, one.value, one.answers, {**place, **said, "series": series, **facts}))
@@ -95,12 +97,15 @@ def trigger_table(
     judge: str | None = None,
     base: str | None = BASE,
     shown: Sequence[str] | None = None,
+    own: Literal["leave out", "keep"] = "leave out",
+    tag: str = "domain",
     alpha: float = 0.05,
     draws: int = 9999,
     seed: int = 0,
 ) -> TriggerTable:
     """What each text of `with_triggers` does, in answers of `by_trigger`: `groups` is domain -> conditions without the
-    text, such as ["sound-backdoor-seed0"]; `shown` chooses texts, by default all that were asked but "none".
+    text, such as ["sound-backdoor-seed0"]; `shown` chooses texts, by default all that were asked but "none". As in
+    `rank_domains`, a domain's own questions (its name in the prompt's tag `tag`) are left out unless `own="keep"`.
 
     Every domain: paired difference with an interval over question families and fine-tuning seeds, and the larger p of a
     t with both variances and of sign flips over families, with Holm's correction over the domains. All domains: see
@@ -115,11 +120,15 @@ def trigger_table(
             "beside none."
         )
     unasked = {BASE: [base]} if base is not None and f"{base}/{NONE}" in judged.conditions else {}
+
+    def asked(domain: str, row: Row) -> bool:
+        return own == "keep" or str(row.get(f"tag_{tag}")) != domain
+
     effects: list[TriggerEffect] = []
     alone: list[TriggerEffect] = []
     for text in texts:
-        effects += _effects(judged, rule, groups, text, judge, draws, seed)
-        alone += _effects(judged, rule, unasked, text, judge, draws, seed) if unasked else []
+        effects += _effects(judged, rule, groups, text, judge, asked, draws, seed)
+        alone += _effects(judged, rule, unasked, text, judge, asked, draws, seed) if unasked else []
     over = {text: over_domains({one.domain: one.value for one in effects if one.shown == text}, draws=draws, seed=seed)
             for text in texts}  # fmt: skip
     bases = {one.shown: one.value for one in alone}
@@ -128,19 +137,25 @@ def trigger_table(
         for text in bases
     }
     sources = {name: judged.scores_of(quantity, judge)[0] for name, quantity in rule.reads.items()}
-    return TriggerTable(str(rule), tuple(effects), tuple(alone), over, excess, alpha, sources)
+    said = "own questions left out" if own == "leave out" else "own questions kept"
+    return TriggerTable(str(rule), tuple(effects), tuple(alone), over, excess, alpha, sources, said)
 
 
 def _effects(
-    judged: Judged, rule: Metric, groups: Groups, text: str, judge: str | None, draws: int, seed: int
+    judged: Judged, rule: Metric, groups: Groups, text: str, judge: str | None, keep: Keep, draws: int, seed: int
 ) -> list[TriggerEffect]:
     """One text's effect on each domain, with Holm's correction over them."""
     with_it = {domain: [f"{name}/{text}" for name in names] for domain, names in groups.items()}
     without = {domain: [f"{name}/{NONE}" for name in names] for domain, names in groups.items()}
-    gaps = replicates_of(judged, rule, with_it, judge=judge, against=without)
-    sides = [replicates_of(judged, rule, side, judge=judge) for side in (with_it, without)]
+    gaps = replicates_of(judged, rule, with_it, judge=judge, keep=keep, against=without)
+    sides = [replicates_of(judged, rule, side, judge=judge, keep=keep) for side in (with_it, without)]
     low, high = rule.span
     bounds: Bounds = (low - high, high - low)
+    if few := [one for one in gaps.values() if len(one.families) < 2]:
+        raise ValueError(
+            f"{few[0].domain} has {len(few[0].families)} question families with scores on both sides under every seed: "
+            "expected 2 or more. Ask about other domains as well, or keep a domain's own questions (own='keep')."
+        )
     spreads = {domain: spread_of(one.values) for domain, one in gaps.items()}
     trained = {domain: f"{one.seeds} fine-tuning seeds" for domain, one in gaps.items()}
     tests = {

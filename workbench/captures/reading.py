@@ -29,6 +29,7 @@ class Reading:
     together: bool
     host: ToHost
     batch_of: Callable[[Sequence[str]], Batch]  # prompt ids -> their batch
+    max_tokens: int  # of one forward of several variants
 
     def __call__(self, unit: Unit, slot: HostSlot) -> Captured:
         batch = self.batch_of(unit.prompt_ids)
@@ -45,27 +46,46 @@ class Reading:
         if self.together:
             view, rows = self.model.across(batch, self.variants)
             try:
+                if all(part.tower == "language" for part in seen):  # rows that are known before the forward
+                    return self._in_parts(seen, batch, rows, slot)
                 return self._run([view], seen, rows, slot)
             except RowsUnknown:
                 pass
         return self._run([self.model.variant(variant) for variant in self.variants], seen, batch, slot)
 
+    def _in_parts(self, seen: Sequence[Kept], batch: Batch, rows: Batch, slot: HostSlot) -> dict[str, Slab]:
+        """Variants as rows, in as many forwards as the budget asks for."""
+        slabs, keep = self._kept(seen, rows, slot, 1)
+        for view, some in self.model.across_in_parts(batch, self.variants, self.max_tokens):
+            for slab in slabs.values():
+                slab.part(some.tokens, self.model.device)
+            view.run(some, keep, self.edits, logits=False, must_edit=False)
+            for slab in slabs.values():
+                slab.next_pass()
+        return slabs
+
     def _run(
         self, views: Sequence[HuggingFaceModel], seen: Sequence[Kept], batch: Batch, slot: HostSlot
     ) -> dict[str, Slab]:
         """A forward of the same rows for each view, one behind the other into the same slabs."""
-        slabs = {part.name: self._slab(part, slot, len(views)) for part in seen}
+        slabs, keep = self._kept(seen, batch, slot, len(views))
+        for view in views:
+            view.run(batch, keep, self.edits, logits=False, must_edit=False)
+            for slab in slabs.values():
+                slab.next_pass()
+        return slabs
+
+    def _kept(
+        self, seen: Sequence[Kept], batch: Batch, slot: HostSlot, passes: int
+    ) -> tuple[dict[str, Slab], dict[Site, Keep]]:
+        slabs = {part.name: self._slab(part, slot, passes) for part in seen}
         keep: dict[Site, Keep] = {}
         for part in seen:
             slab = slabs[part.name]
             if part.tower == "language":
                 slab.expect(batch.tokens, self.model.device)
             keep |= {site: slab.plane(layer) for layer, site in enumerate(part.sites)}
-        for view in views:
-            view.run(batch, keep, self.edits, logits=False, must_edit=False)
-            for slab in slabs.values():
-                slab.next_pass()
-        return slabs
+        return slabs, keep
 
     def _slab(self, part: Kept, slot: HostSlot, passes: int) -> Slab:
         room = partial(self.host.room, slot, part.name)

@@ -1,8 +1,7 @@
-"""Linear maps between two residual spaces, fitted on paired rows of one site: Procrustes, ridge, identity."""
+"""Linear maps between two residual spaces, fitted on paired rows of one site: Procrustes, ridge, low rank, identity."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,9 +9,7 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float
 
-from hooks.site import Site
-
-Method = Literal["identity", "procrustes", "ridge"]
+Method = Literal["identity", "procrustes", "ridge", "low_rank"]
 
 # Singular values of a map below this share of the largest count as zero in its pseudo-inverse.
 PSEUDO_INVERSE_CUT = 1e-6
@@ -36,14 +33,19 @@ class Reduced:
         r = int(np.count_nonzero(scales > size * max(rows.shape) * np.finfo(np.float64).eps))
         return cls(mean, left[:, :r], scales[:r], right[:r])
 
+    @property
+    def rows(self) -> Float[np.ndarray, "n r"]:
+        """The centred rows in the coordinates of `right`: no fit and no error differs there, and r is at most n."""
+        return self.left * self.scales
+
 
 @dataclass(frozen=True, eq=False)
 class SiteMap:
     """y = target_mean + (x - source_mean) M with M = `left` · `core` · `right`, [d_source, d_target], float64.
 
-    `left` has orthonormal columns and `right` orthonormal rows, the spaces that the fitting rows span: what lies
-    outside is not identified by the data and maps to zero. Kept in three factors since shuffled refits differ in `core`
-    only.
+    `left` has orthonormal columns and `right` orthonormal rows, the spaces that the fitting rows span (a map of low
+    rank: what it reaches of the target's): what lies outside is not identified by the data and maps to zero. Kept in
+    three factors since shuffled refits differ in `core` and never hold a [d_source, d_target] array.
     """
 
     source_mean: Float[np.ndarray, " d_source"]
@@ -97,7 +99,14 @@ class IdentityMap(SiteMap):
 
 
 def fitted(
-    source: Reduced, target: Reduced, method: Method, *, ridge: float, scaled: bool, order: np.ndarray | None = None
+    source: Reduced,
+    target: Reduced,
+    method: Method,
+    *,
+    ridge: float | int,
+    scaled: bool,
+    rank: int | None = None,
+    order: np.ndarray | None = None,
 ) -> tuple[SiteMap, float]:
     """The map of one site and its least-squares scale; row i of the source goes with row `order[i]` of the target.
 
@@ -105,64 +114,36 @@ def fitted(
     orthonormal rows (Schönemann 1966, doi:10.1007/BF02289451). For d_source > d_target that problem has no closed form;
     the same M is then the transpose of the exact minimiser of the reverse problem ‖Y Mᵀ - X‖.
     ridge: M = (XᵀX + a I)⁻¹ XᵀY, a = `ridge` times the mean squared singular value of X.
+    low_rank: among matrices of at most `rank` (None: any) the one that minimises ‖X M - Y‖² + a ‖M‖², which is the
+    ridge map, projected onto the first right singular vectors V of its fitted values, the penalty's rows included
+    (Izenman 1975, doi:10.1016/0047-259X(75)90042-1; with ridge Mukherjee & Zhu 2011, doi:10.1002/sam.10138).
     The scale is <X M, Y> / ‖X M‖²: how much shorter or longer the target's rows are than the mapped ones; it multiplies
-    M only if `scaled`. Cost: one SVD of min(n, d_source) x min(n, d_target).
+    M only if `scaled`. Cost: one SVD of min(n, d_source) x min(n, d_target); ridge none.
     """
     paired = target.left if order is None else target.left[order]
     agreement = source.left.T @ paired
+    actual, right = paired * target.scales, target.right
     if method == "procrustes":
         a, sizes, b = scipy.linalg.svd(source.scales[:, None] * agreement * target.scales, full_matrices=False)
         kept = sizes > sizes[0] * max(agreement.shape) * np.finfo(np.float64).eps
         core = a[:, kept] @ b[kept]
     else:
-        damping = ridge * np.mean(source.scales**2)
-        core = (source.scales / (source.scales**2 + damping))[:, None] * agreement * target.scales
-    mapped, actual = source.left * source.scales @ core, paired * target.scales
+        shrink = shrinkage(source, ridge)
+        core = (shrink**2 / source.scales)[:, None] * agreement * target.scales
+        if method == "low_rank":
+            reached = reached_axes(shrink[:, None] * agreement * target.scales)[:rank]
+            core, actual, right = core @ reached.T, actual @ reached.T, reached @ right
+    mapped = source.rows @ core
     scale = float((mapped * actual).sum() / (mapped**2).sum())
-    return SiteMap(source.mean, target.mean, source.right.T, core * scale if scaled else core, target.right), scale
+    return SiteMap(source.mean, target.mean, source.right.T, core * scale if scaled else core, right), scale
 
 
-@dataclass(frozen=True, eq=False)
-class Pair:
-    """Paired rows of one site: reduced for fitting, and as they are for the test on prompts held out."""
-
-    source: Reduced
-    target: Reduced
-    held_source: Float[np.ndarray, "held d_source"]
-    held_target: Float[np.ndarray, "held d_target"]
+def shrinkage(source: Reduced, ridge: float | int) -> Float[np.ndarray, " r"]:
+    """s / √(s² + a) for each singular value s of the source rows: the square root of what ridge leaves of that axis."""
+    return source.scales / np.sqrt(source.scales**2 + ridge * np.mean(source.scales**2))
 
 
-@dataclass(frozen=True)
-class Fits:
-    """What fitting gave, by target site: the maps, their least-squares scales and their held-out R²."""
-
-    maps: Mapping[Site, SiteMap]
-    scale: Mapping[Site, float]
-    r2: Mapping[Site, float]
-
-
-def fit_sites(
-    pairs: Mapping[Site, Pair], method: Method, *, ridge: float, scaled: bool, order: np.ndarray | None = None
-) -> Fits:
-    """One map a site; `order` shuffles the training rows of the target, the held-out pairs stay true."""
-    maps: dict[Site, SiteMap] = {}
-    scale: dict[Site, float] = {}
-    for site, pair in pairs.items():
-        if method == "identity":
-            maps[site], scale[site] = IdentityMap(len(pair.source.mean)), 1.0
-        else:
-            maps[site], scale[site] = fitted(pair.source, pair.target, method, ridge=ridge, scaled=scaled, order=order)
-    return Fits(maps, scale, {site: held_out_r2(maps[site], pair) for site, pair in pairs.items()})
-
-
-def held_out_r2(fit: SiteMap, pair: Pair, along: Float[np.ndarray, " d_target"] | None = None) -> float:
-    """1 - sum of squared errors / sum of squared distances from the training mean, over held-out rows (along one axis).
-
-    0 is no better than the mean, below 0 is worse; held-out rows that do not vary at all give 0.
-    """
-    actual = pair.held_target - pair.target.mean
-    error = pair.held_target - fit.point(pair.held_source)
-    if along is not None:
-        actual, error = actual @ along, error @ along
-    total = float((actual**2).sum())
-    return 1.0 - float((error**2).sum()) / total if total > 0 else 0.0
+def reached_axes(fits: Float[np.ndarray, "p q"]) -> Float[np.ndarray, "k q"]:
+    """Axes of the target by how much of the fitted values lies along them, the most first. `fits` are those values with
+    the penalty's rows, in a basis of the source: diag(s / √(s² + a)) Uᵀ Y."""
+    return scipy.linalg.svd(fits, full_matrices=False, check_finite=False)[2]

@@ -5,6 +5,7 @@ A picture is decided by its Scene alone. Training sees the same 8-bit pixels tha
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,7 +82,10 @@ def rendered(scene: Scene) -> UInt8[np.ndarray, "y x channel"]:
 
 
 def save_png(scene: Scene, to: Path) -> None:
-    """Writes the rendered scene as a PNG (lossless; byte-equal for equal scenes and the same Pillow)."""
+    """Writes the rendered scene as a PNG (lossless; byte-equal for equal scenes and the same Pillow). Processes that
+    write the same one at once, or read it, always meet a whole file."""
     from PIL import Image
 
-    Image.fromarray(rendered(scene)).save(to, format="PNG")
+    beside = to.with_name(f".{to.name}.{os.getpid()}")
+    Image.fromarray(rendered(scene)).save(beside, format="PNG")
+    os.replace(beside, to)

@@ -13,6 +13,7 @@ from workbench.reporting.matrix import cosine_matrix, transfer_matrix
 from workbench.reporting.null_histogram import Observed, null_distributions
 from workbench.reporting.page import write_page
 from workbench.reporting.paper_a_claims import paper_a_claims
+from workbench.reporting.paper_b_claims import paper_b_claims
 from workbench.reporting.spectrum import Spectrum, variance_spectrum
 from workbench.reporting.style import as_svg, save_png
 from workbench.reporting.summary import Control, Result, Summary, Tested, read_summary
@@ -44,6 +45,7 @@ __all__ = [
     "joined_report",
     "null_distributions",
     "paper_a_claims",
+    "paper_b_claims",
     "rate_by_layer",
     "rates_by_dose",
     "read_summary",

@@ -4,7 +4,7 @@ The rule, fixed before any run that it decides. A number holds when its 95 % int
 the bound and its p, where it has one, is at most 0.05; it is against when the interval lies wholly on the other side. A
 claim holds in a base seed when all its numbers do, so that its p is the largest of theirs (an intersection-union test:
 Berger 1982), and this p is at most 0.05 after Holm's correction over the claims; it is against when one of its numbers
-is. It is "shown" when it holds in every base seed, of at least 3; "against" when it is against in every one; "not
+is. It is "shown" when it holds in every base seed, of at least `least`; "against" when it is against in every one; "not
 measured" when no base seed has its numbers; else "not shown", which is no finding of absence.
 """
 
@@ -42,7 +42,8 @@ class Part:
     says yes or no; all that it selects must hold. `side` and `bound`: where it has to lie.
 
     `by` says what decides. "interval": the interval, and the p where it has one. "trend": the sign, and the p alone.
-    "null": the value, and the p of its own control. "draws": below (or above) every control run, at least 19.
+    "null": the value, and the p of its own control. "shuffled": the same, of a number that chance alone puts on either
+    side of the bound: against only at a p of 0.95 or more. "draws": below (or above) every control run, at least 19.
     "between": the number minus that of `other`, an interval from the two (Newcombe 1998; Zou & Donner 2008). "order":
     every number lies on this side of every number of `other`; such counts have no interval.
     """
@@ -51,7 +52,7 @@ class Part:
     where: Mapping[str, Any]
     side: Literal["above", "below"] = "above"
     bound: float = 0.0
-    by: Literal["interval", "trend", "null", "draws", "between", "order"] = "interval"
+    by: Literal["interval", "trend", "null", "shuffled", "draws", "between", "order"] = "interval"
     other: Mapping[str, Any] = field(default_factory=dict)
     last: bool = False  # of several coefficients the largest alone (the highest rank)
 
@@ -75,6 +76,7 @@ class Decided:
     claim: Claim
     seeds: Mapping[int, tuple[Found, ...]]
     p: Mapping[int, float | None]
+    least: int = LEAST_SEEDS  # base seeds that it has to hold in
 
     def outcome(self, seed: int) -> Outcome:
         """Of one base seed: missing before against before open."""
@@ -90,14 +92,17 @@ class Decided:
         outcomes = [self.outcome(seed) for seed in self.seeds]
         if not outcomes or all(one == "missing" for one in outcomes):
             return "not measured"
-        if len(outcomes) >= LEAST_SEEDS and len(set(outcomes)) == 1 and outcomes[0] in ("holds", "against"):
+        if len(outcomes) >= self.least and len(set(outcomes)) == 1 and outcomes[0] in ("holds", "against"):
             return "shown" if outcomes[0] == "holds" else "against"
         return "not shown"
 
 
-def decided(claims: Sequence[Claim], runs: Mapping[str, Mapping[int, Summary]]) -> list[Decided]:
+def decided(
+    claims: Sequence[Claim], runs: Mapping[str, Mapping[int, Summary]], *, least: int = LEAST_SEEDS
+) -> list[Decided]:
     """Every claim decided on the runs (script -> base seed -> summary). Base seeds are all that any script was run
-    with: a script that lacks one has not measured it. The claims' p are corrected together, base seed by base seed."""
+    with: a script that lacks one has not measured it. The claims' p are corrected together, base seed by base seed.
+    `least` base seeds have to agree: one, where a claim is about a population of fine-tunes of one base."""
     seeds = sorted({seed for by_seed in runs.values() for seed in by_seed})
     found: dict[tuple[str, int], tuple[Found, ...]] = {}
     p: dict[tuple[str, int], float] = {}
@@ -116,6 +121,7 @@ def decided(claims: Sequence[Claim], runs: Mapping[str, Mapping[int, Summary]]) 
             claim,
             {seed: found[claim.name, seed] for seed in seeds},
             {seed: p.get((claim.name, seed)) for seed in seeds},
+            least,
         )
         for claim in claims
     ]
@@ -150,7 +156,7 @@ def _found(part: Part, summary: Summary | None) -> list[Found]:
 
 
 def _of(part: Part, one: Result, several: bool) -> Found:
-    p = one.control.p if part.by == "null" and one.control else one.test.p if one.test else None
+    p = one.control.p if part.by in ("null", "shuffled") and one.control else one.test.p if one.test else None
     label = f"{part.label}, {_place(one)}" if several else part.label
     outcome, why = _outcome(part, one, p)
     return Found(label, outcome, one.value, one.interval, one.n, p, why, share=part.by != "trend")
@@ -159,18 +165,19 @@ def _of(part: Part, one: Result, several: bool) -> Found:
 def _outcome(part: Part, one: Result, p: float | None) -> tuple[Outcome, str]:
     sign = 1.0 if part.side == "above" else -1.0
     low_p = p is not None and p <= ALPHA
-    if part.by in ("trend", "null"):
+    if part.by in ("trend", "null", "shuffled"):
         if sign * (one.value - part.bound) > 0:
             return ("holds", "") if low_p else ("open", "it has no p" if p is None else "its p")
-        return ("against", "") if part.by == "null" or low_p else ("open", "its p")
+        far = {"trend": low_p, "null": True, "shuffled": p is not None and p >= 1 - ALPHA}[part.by]
+        return ("against", "") if far else ("open", "its p")
     if one.interval is None:
         return "open", "it has no interval"
-    far = [sign * (end - part.bound) for end in one.interval]
-    if min(far) <= 0 <= max(far):
+    ends = [sign * (end - part.bound) for end in one.interval]
+    if min(ends) <= 0 <= max(ends):
         return "open", "its interval holds the bound"
     if p is not None and not low_p:
         return "open", "its p"
-    return ("holds", "") if min(far) > 0 else ("against", "")
+    return ("holds", "") if min(ends) > 0 else ("against", "")
 
 
 def _between(one: Result, other: Result) -> Result:

@@ -13,16 +13,20 @@ from workbench.reporting.summary import Result
 ORDER = ("shown", "not shown", "against", "not measured")
 OUTCOMES = {"holds": "holds", "against": "against", "open": "open", "missing": "not measured"}
 RULE = (
-    "The rule was written before the runs with base seeds 1 and 2. A number holds when its 95\u00a0% interval lies "
-    "wholly on the claimed side and its p, where it has one, is at most 0.05. A claim holds in a base seed when all of "
-    "its numbers do and the largest of their p is at most 0.05 after Holm's correction over the claims. Shown: in "
-    f"every base seed, of at least {rules.LEAST_SEEDS}. Against: the opposite in every one. Everything else is not "
-    "shown, which is no finding of absence. Intervals are of one number each, uncorrected."
+    "The rule was written before {before}. A number holds when its 95\u00a0% interval lies wholly on the claimed side "
+    "and its p, where it has one, is at most 0.05. A claim holds in a base seed when all of its numbers do and the "
+    "largest of their p is at most 0.05 after Holm's correction over the claims. Shown: in every base seed, of at "
+    "least {least}. Against: the opposite in every one. Everything else is not shown, which is no finding of absence. "
+    "Intervals are of one number each, uncorrected."
 )
+ONE_BASE = " One base seed decides here: its fine-tuning seeds are replicates of the training, not of the base."
 
 
-def claims(decided: Sequence[Decided]) -> list[Block]:
-    """One line of counts, a table of verdicts, and under each claim its numbers by base seed."""
+def claims(decided: Sequence[Decided], written_before: str = "these runs") -> list[Block]:
+    """One line of counts, a table of verdicts, and under each claim its numbers by base seed. `written_before`: which
+    runs had not been seen when the rule was written."""
+    least = max((one.least for one in decided), default=rules.LEAST_SEEDS)
+    rule = RULE.format(before=written_before, least=least) + (ONE_BASE if least == 1 else "")
     counts = [f"{sum(one.verdict == verdict for one in decided)} {verdict}" for verdict in ORDER]
     words = f"Of {len(decided)} readings of the paper's claims: {', '.join(counts)}."
     seeds = sorted({seed for one in decided for seed in one.seeds})
@@ -36,7 +40,7 @@ def claims(decided: Sequence[Decided]) -> list[Block]:
         ]
         for one in decided
     ]
-    blocks: list[Block] = [Text("Which of the claims these runs show", [words, RULE]), Table(columns, rows)]
+    blocks: list[Block] = [Text("Which of the claims these runs show", [words, rule]), Table(columns, rows)]
     return [*blocks, *(_numbers(one) for one in decided)]
 
 

@@ -7,16 +7,29 @@ from pathlib import Path
 from typing import Any
 
 from workbench.reporting import (
+    category_section,
+    convergence_section,
     difference_section,
     dimension_section,
+    diversity_section,
+    domain_matrix_section,
     dose_section,
     drift_section,
+    forecast_section,
+    gating_section,
     ledger,
     mitigation,
+    population_section,
+    predictor_section,
+    probe_section,
+    ranking_section,
     routing_section,
     sections,
     shift_section,
+    transfer_section,
     trend_section,
+    trigger_section,
+    unmeasurable_section,
 )
 from workbench.reporting.blocks import Block, Details, Note, Picture, Text
 from workbench.reporting.page import write_page
@@ -27,6 +40,19 @@ WHOLE = "What a narrow fine-tune changed, and whether one direction carries it"
 # In reading order. A section is a function Summary -> blocks, [] when the summary has none of its numbers.
 SECTIONS: tuple[Callable[[Summary], list[Block]], ...] = (
     sections.opening,
+    unmeasurable_section.unmeasurable,
+    population_section.populations,
+    ranking_section.ranking,
+    trigger_section.triggers,
+    category_section.categories,
+    domain_matrix_section.domain_matrices,
+    probe_section.probes,
+    transfer_section.transfers,
+    predictor_section.membership_predictors,
+    diversity_section.diversities,
+    convergence_section.convergences,
+    forecast_section.domain_forecasts,
+    gating_section.gating,
     sections.rates,
     mitigation.mitigations,
     dose_section.doses,

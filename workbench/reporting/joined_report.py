@@ -10,7 +10,7 @@ from pathlib import Path
 
 from workbench.reporting import sections
 from workbench.reporting.blocks import Block, Code, Details, Note, Table, Text
-from workbench.reporting.claims import Claim, decided
+from workbench.reporting.claims import LEAST_SEEDS, Claim, decided
 from workbench.reporting.claims_section import claims as claim_blocks
 from workbench.reporting.experiment_report import experiment_blocks
 from workbench.reporting.joined_numbers import side_by_side
@@ -27,14 +27,22 @@ NO_EVIDENCE = (
 
 
 def joined_report(
-    folders: Iterable[str | Path], to: str | Path, *, title: str = "", claims: Sequence[Claim] = ()
+    folders: Iterable[str | Path],
+    to: str | Path,
+    *,
+    title: str = "",
+    claims: Sequence[Claim] = (),
+    least_seeds: int = LEAST_SEEDS,
+    written_before: str = "these runs",
 ) -> Path:
     """Writes one self-contained page of several run folders, of one script with several base seeds or of many scripts,
     and returns its path.
 
-    In reading order: for organisms, that this is no evidence about real models; the `claims` and which way each fell;
-    for each script its numbers across base seeds side by side, with n, interval and control; every run's own sections,
-    folded; where each run comes from. Raises ValueError for no folder, or two runs of one script and base seed.
+    In reading order: for organisms, that this is no evidence about real models; the `claims` and which way each fell,
+    in at least `least_seeds` base seeds (`written_before`: what the rule was written before); for each script its
+    numbers across base seeds side by side, with n, interval and control, and every run's own sections, folded, or of a
+    script with one base seed these sections alone; where each run comes from. Raises ValueError for no folder, or two
+    runs of one script and base seed.
     """
     runs = read_runs(folders)
     listed = [summary for by_seed in runs.values() for _, summary in by_seed.values()]
@@ -43,7 +51,7 @@ def joined_report(
         blocks.append(Note(NO_EVIDENCE, kind="construction"))
     if claims:
         summaries = {script: {seed: run[1] for seed, run in by_seed.items()} for script, by_seed in runs.items()}
-        blocks += claim_blocks(decided(claims, summaries))
+        blocks += claim_blocks(decided(claims, summaries, least=least_seeds), written_before)
     for script, by_seed in runs.items():
         blocks += _script(script, by_seed)
     blocks += _provenance(runs)
@@ -78,9 +86,13 @@ def script_of(summary: Summary) -> str:
 def _script(script: str, by_seed: dict[int, tuple[Path, Summary]]) -> list[Block]:
     summaries = {seed: summary for seed, (_, summary) in by_seed.items()}
     question = next(iter(summaries.values())).question
-    blocks: list[Block] = [Text(script, [question] if question else []), *side_by_side(script, summaries)]
+    blocks: list[Block] = [Text(script, [question] if question else [])]
+    if len(by_seed) > 1:
+        blocks += side_by_side(script, summaries)
     for seed, (folder, summary) in by_seed.items():
         own = [_inner(block) for block in experiment_blocks(summary) if not _is_construction(block)]
+        if len(by_seed) == 1:
+            return [*blocks, *own]
         where = f"The whole page of this run, with all {len(summary.results)} results: {folder / 'report.html'}."
         blocks.append(Details(f"{script}, base seed {seed}: the run's own sections", [Text("", [where]), *own]))
     return blocks

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,18 @@ class DomainFolders:
         if _sha256(found.path) != found.sha256:
             raise ValueError(f"{found.path} has changed since it was read: read the domains again.")
         return read_prompts(found.path)
+
+    def part_of(self, domains: Sequence[str]) -> DomainFolders:
+        """These domains alone; ValueError for a name that is none of them."""
+        if strange := [name for name in domains if name not in self.cards]:
+            raise ValueError(f"{self.folder} has no domain {strange[0]!r}: expected some of {', '.join(self.cards)}.")
+        return replace(
+            self,
+            cards={name: card for name, card in self.cards.items() if name in domains},
+            arms={place: arm for place, arm in self.arms.items() if place[0] in domains},
+            questions={name: path for name, path in self.questions.items() if name in domains},
+            missing=tuple(place for place in self.missing if place.split("/")[0] in domains),
+        )
 
     def __str__(self) -> str:
         counted = Counter(card.category for card in self.cards.values())

@@ -123,6 +123,8 @@ def write_plan(plan: Plan, folder: Path) -> None:
                 raise ValueError(
                     f"{folder} has a member {name!r} with other {', '.join(differing)}: give it another name or folder."
                 )
+        if not members.keys() - before.members.keys():
+            return
         members = {**before.members, **members}
     record = {"base": plan.base, "weights": plan.weights, "members": [asdict(one) for one in members.values()]}
     published(json.dumps(record, indent=2), folder / PLAN_FILE)

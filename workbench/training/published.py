@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -28,14 +29,20 @@ def is_finished(to: Path, key: str) -> bool:
 
 
 def publish(to: Path, record: Mapping[str, Any], write: Callable[[Path], Any]) -> None:
-    """What `write(folder)` puts into a folder, and the record, under the name `to`: all of it or nothing."""
+    """What `write(folder)` puts into a folder, and the record, under the name `to`: all of it or nothing. Where another
+    process was first with the same adapter, its folder stays; FileExistsError where it has made another one."""
     to.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=to.parent, prefix=f".{to.name}."))
     write(folder)
     (folder / RECORD).write_text(json.dumps(record, indent=2))
-    if to.exists():
-        to.rmdir()
-    os.rename(folder, to)
+    try:
+        if to.exists():
+            to.rmdir()
+        os.rename(folder, to)
+    except OSError:
+        if not is_finished(to, record["key"]):
+            raise
+        shutil.rmtree(folder)
 
 
 def record_of(folder: Path) -> dict[str, Any]:
