@@ -10,6 +10,7 @@ from workbench.interventions.transfer_matrix_carried import (
     carried_within,
     maps_between,
 )
+from workbench.interventions.transfer_rows import family_tag
 from workbench.subspace.arrays import ArrayRows
 from workbench.subspace.directions import Directions
 
@@ -120,3 +121,13 @@ def test_between_bases_the_donor_of_the_same_domain_has_the_maps_shuffles_beside
         maps, {"other model": donors["sound"]}, SHIFTS["color-0"], POINTS, domain="color", of="sound"
     )
     assert {(one.donor, one.domain) for one in named} == {("other model", "sound")}
+
+
+def test_families_of_prompts_are_held_out_whole_by_the_tag_that_they_have():
+    values = np.zeros((2, 4), np.float32)
+    tags = [{"family": ["a", "b"], "item": ["c", "d"]}, {"item": ["c", "d"]}, {"domain": ["x", "y"]}]
+    assert [family_tag(ArrayRows({Site(0): values}, ["p0", "p1"], tags=one)) for one in tags] == [
+        "family",
+        "item",
+        None,
+    ]

@@ -11,6 +11,7 @@ from workbench.interventions.transfer import fit_transfers
 from workbench.interventions.transfer_matrix_cells import IDENTITY, OPERATIONS, Carried, carried_by
 from workbench.interventions.transfer_matrix_patch import Points
 from workbench.interventions.transfer_matrix_rows import rows_outside
+from workbench.interventions.transfer_rows import family_tag
 from workbench.subspace.directions import Directions
 from workbench.subspace.rows import RowSource
 
@@ -59,14 +60,14 @@ def carried_within(
     **facts: Any,
 ) -> list[Carried]:
     """The same by fitted maps from each donor's fine-tune to the recipient's, on each set of prompts in `held` (a store
-    of all variants) outside both domains: "ridge on personas". Raises what `wb.fit_transfers` raises, for too few
-    prompts above all."""
+    of all variants) outside both domains: "ridge on personas". Whole families of prompts are held out. Raises what
+    `wb.fit_transfers` raises, for too few prompts above all."""
     domain, variant = recipient
     found: list[Carried] = []
     for donor, name in donors.items():
         for prompts, rows in held.items() if name != variant and learned(methods) else ():
             ends = [rows_outside(rows, end, donor, domain) for end in (name, variant)]
-            fitted = fit_transfers(ends[0], ends[1], methods=learned(methods))
+            fitted = fit_transfers(ends[0], ends[1], methods=learned(methods), family=family_tag(ends[0]))
             maps = {f"{how} on {prompts}": one for how, one in fitted.items()}
             given = {"domain": donor, "controlled": False, **facts}
             found += carried_by(maps, donor, directions[name], directions[variant], points, **given)
@@ -87,6 +88,7 @@ def maps_between(
             target[prompts],
             methods=learned(methods),
             layers=layers,  # type: ignore[arg-type]
+            family=family_tag(source[prompts]),
         ).items()
     }
 

@@ -38,6 +38,18 @@ class Matched:
         return np.unique(chosen, return_inverse=True)[1]
 
 
+def family_tag(rows: RowSource) -> str | None:
+    """The tag that says which prompts are one question in other words, or under other personas: `family`, else `item`;
+    None where no prompt has either."""
+    for name in ("family", "item"):
+        try:
+            rows.tag(name)
+        except (LookupError, ValueError):  # no prompt has it: a store, and rows in memory
+            continue
+        return name
+    return None
+
+
 def families_of(rows: RowSource, index: Int[np.ndarray, " n"], family: str | None) -> tuple[str, ...]:
     """What each of these rows is held out with: the value of the tag `family`, the prompt itself where it has none."""
     ids = rows.prompt_ids
