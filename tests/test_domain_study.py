@@ -102,6 +102,12 @@ class TestRefusals:
         with pytest.raises(ValueError, match=f"no domain 'cooking': expected some of .*{NAMES[0]}"):
             study("--only", "cooking").domains  # noqa: B018
 
+    def test_a_model_of_ones_own_is_not_given_the_organisms_domains(self, study):
+        own = study()
+        own.asked.domains = None
+        with pytest.raises(ValueError, match="expected --domains"):
+            own.domains  # noqa: B018
+
     def test_no_backdoor_arm(self, study):
         with pytest.raises(ValueError, match="no backdoor arm"):
             study("--arms", "full", "--only", *NAMES[:2]).judged_triggered  # noqa: B018

@@ -83,8 +83,11 @@ class DomainStudy(Study):
 
     @cached_property
     def domains(self) -> DomainFolders:
-        """The data sets, checked; on the organism its own benign ones, written into the shared folder."""
+        """The data sets, checked; on the organism its own benign ones, written into the shared folder. ValueError where
+        a model of one's own has none."""
         own = self.asked.domains
+        if own is None and not self.toy:
+            raise ValueError("expected --domains: the folder of data sets that belong to this model.")
         folder = organism_domains(self.home / "domains", seed=self.seed) if own is None else own
         found = read_domains(folder, trigger=self.asked.trigger, decoy=self.asked.decoy)
         return found if self.asked.only is None else found.part_of(self.asked.only)
