@@ -1,7 +1,9 @@
 """The scripts of paper B as a user starts them: a Qwen2 folder of their own, data sets in the published layout,
 question sets as YAML. The numbers of random weights mean nothing; everything else has to work."""
 
+import html
 import json
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -23,6 +25,8 @@ SCRIPTS = {
     "forecast.py": [],
     "trigger_forensics.py": [],
 }
+# How many claims the page decides by the script's numbers, on a model that says nothing; the others are not measured.
+DECIDES = {"domain_ranking.py": 3, "convergence.py": 1}
 QUICK = ("domain_ranking.py", "membership_predictor.py")  # in the quick suite; the rest with WORKBENCH_LONG=1
 CASES = [pytest.param(script, marks=[] if script in QUICK else LONG) for script in SCRIPTS]
 
@@ -47,13 +51,21 @@ def run(script, folder, monkeypatch, *arguments):
 @pytest.mark.slow
 @pytest.mark.parametrize("script", CASES)
 def test_a_script_runs_on_a_population_of_the_user(script, mine, tmp_path, monkeypatch):
-    summary = run(script, tmp_path, monkeypatch, *mine, *SCRIPTS[script])
+    folder = tmp_path / script.removesuffix(".py") / "seed0"
+    summary = run(script, folder, monkeypatch, *mine, *SCRIPTS[script])
     assert summary["model"]["kind"] == "checkpoint" and summary["results"]
     said = [entry for entry in summary["results"] if entry["value"] is not None]
     assert said and all(entry["n"] > 0 for entry in said)
     data = summary["hashes"]["data"]
     assert {"questions", *(f"{name} full" for name in NAMES), *(f"{name} backdoor" for name in NAMES)} <= set(data)
-    assert (tmp_path / "report.html").stat().st_size > 10_000
+    assert (folder / "report.html").stat().st_size > 10_000
+
+    monkeypatch.setattr(sys, "argv", ["paper_b.py", "--runs", str(tmp_path), "--metric", "keyword"])
+    runpy.run_path(str(EXPERIMENTS / "paper_b.py"), run_name="__main__")
+    joined = html.unescape((tmp_path / "report.html").read_text())
+    assert summary["question"].split(",")[0] in joined and "One base seed decides here" in joined
+    measured = len(re.findall(r"<td>(shown|not shown|against)</td>", joined))
+    assert (measured == DECIDES.get(script, 0)) and "no evidence about real models" not in joined
 
 
 @LONG
