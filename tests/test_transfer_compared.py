@@ -13,6 +13,8 @@ from workbench.behaviour.summary import summarise
 from workbench.interventions.maps_compared import compare_maps
 from workbench.interventions.maps_comparison import CLASSES, ITEMS, NOTHING, OWN_ROWS
 from workbench.interventions.transfer import fit_transfer, fit_transfers
+from workbench.reporting import map_section
+from workbench.reporting.summary import read_summary
 from workbench.subspace.directions import Directions
 from workbench.subspace.means import difference_of_means
 
@@ -215,3 +217,23 @@ def test_exact_maps_leave_no_infinite_end_in_the_entries():
     entries = compare_maps({"identity": carry}, along(np.eye(6)[0]), along(np.eye(6)[0])).entries()
     json.dumps(entries, allow_nan=False)
     assert all(entry["interval"] is None for entry in entries), "no error at all shows no spread"
+
+
+def test_the_page_shows_the_maps_side_by_side(compared):
+    """Verdict, shuffles, and R² of every map on every set of prompts, from the entries alone; else nothing."""
+    _, found = compared
+    text, table, folded = map_section.maps(read_summary({"results": found.entries(), "question": "?", "model": {}}))
+    assert f"ridge on neutral: {NOTHING}." in text.paragraphs
+    lines = {row[0]: dict(zip(table.columns, row, strict=True)) for row in table.rows}
+    assert set(lines) == set(found.names)
+    line = lines["ridge on behaviour"]
+    assert line["p, fully shuffled"] == "0.01" and line["carries"] == found.carries("ridge on behaviour")
+    assert float(line["best cosine with the recipient's own"]) > 0.95
+    (scores,) = folded.content
+    rows = {tuple(row[:3]): dict(zip(scores.columns, row, strict=True)) for row in scores.rows}
+    assert len(rows) == 2 * len(found.names) == len(scores.rows)
+    blind = rows["ridge on neutral", "new behaviour", SITE.layer]
+    stated = {name: float(blind[name].replace("−", "-").partition(" ")[0]) for name in ("R²", "along the direction")}
+    assert stated["R²"] > 0.9 and stated["along the direction"] < 0.1
+    assert "(" in blind["R²"] and blind["n"] == found.of("ridge on neutral", "new behaviour")[0].n
+    assert not map_section.maps(read_summary({"results": [], "question": "?", "model": {}}))
