@@ -46,7 +46,8 @@ with study.phase("one adapter for every rank and seed"):
 for split, prompts in ((split, prompts) for split, prompts in asked_as.items() if prompts):
     with study.phase(f"answers to {split}, judged"):
         shown = wb.in_modalities(prompts, seen[split], to=study.folder / "images", seed=study.seed)
-        tables = study.answers(model, list(shown), adapters.conditions, name=f"answers to {split}", **sampling)
+        options = dict(name=f"answers to {split}", sample=True, **sampling)
+        tables = study.answers(model, list(shown), adapters.conditions, **options)
         judged = wb.by_modality(*tables)
     with study.phase(f"rates, trends and differences, {split}"):
         for metric, modality in [(metric, one) for metric in wb.metrics_of(judged) for one in seen[split]]:

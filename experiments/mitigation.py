@@ -94,7 +94,7 @@ with study.phase("doses chosen on dev questions"):
 with study.phase("the chosen doses on the other questions, and random directions in their place"):
     chosen = matches[0].conditions(arms) | matches[1].conditions(arms)
     conditions = {name: name for name in ends} | chosen
-    confirm = wb.Judged(*study.answers(model, sides.confirm, conditions, name="confirm", **sampling))
+    confirm = wb.Judged(*study.answers(model, sides.confirm, conditions, name="confirm", sample=True, **sampling))
     held = study.capture(model.variant("tuned"), fit, name="held", at="all")
     twins = arms.twins(chosen, asked.controls, held, seed=study.seed)
     once = sampling | {"samples": 1}

@@ -39,7 +39,16 @@ with study.phase("ablate at all layers"):  # the claim: written answers, against
 
 with study.phase("steer the base model"):
     cells = [wb.Steer(v, layer=early, coefficient=c) for c in (-1.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)]
-    study.measure(base, cells, name="steer", condition="steer", tails=higher, controls=20, control_kinds=["isotropic"])
+    options = dict(condition="steer", tails=higher, controls=20, control_kinds=["isotropic"], sample=True)
+    study.measure(base, cells, name="steer", **options)
+
+with study.phase("the direction, token by token"):  # in some of the answers that are on the page, at the middle layer
+    for name in ("base", "tuned"):
+        said = {sample["id"]: sample["text"] for sample in study.samples if sample["condition"] == name}
+        asked = [prompt for prompt in study.elsewhere if prompt.id in said][::5]
+        with wb.if_measurable(study, f"the direction in every token of the {name} model's answers"):
+            layer = model.n_layers // 2
+            study.add_projections(wb.token_projections(model.variant(name), asked, v, layer, answers=said))
 
 if "sibling" in model.variants:
     with study.phase("the same direction in another fine-tune of the base"):

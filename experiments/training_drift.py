@@ -87,7 +87,7 @@ with study.phase("stopped by the rule"):
 with study.phase("written answers at the end, and where the rule stopped"):
     everyone = {**runs, **stopped}
     model = wb.load_model(inputs.base, adapter={name: run.adapter for name, run in everyone.items()})
-    judged = wb.Judged(*study.answers(model, questions, ["base", *everyone], name="answers"))
+    judged = wb.Judged(*study.answers(model, questions, ["base", *everyone], name="answers", sample=True))
     for metric in wb.metrics_of(judged):
         study.add(wb.misalignment(judged, metric, base=None), split="written")
 

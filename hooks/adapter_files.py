@@ -3,7 +3,6 @@ that is still what it was."""
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from hooks.adapter_config import LARGEST_SETTINGS, SETTINGS, WEIGHTS, adapter_config
 from hooks.adapters import Adapters
+from hooks.plain_files import Refused, json_file
+from hooks.weight_files import tensors_of
 
 MOVED_BASE = ("pissa", "corda", "olora", "loftq", "lora_ga")  # inits that take a part out of the base's weights
 
@@ -26,22 +28,19 @@ def adapters_from(module: nn.Module, folders: Mapping[str, Path], base: str) -> 
     adapter.
     """
     from peft import PeftModel, get_peft_model_state_dict
-    from safetensors.torch import load_file
 
     peft: Any = None
     for variant, folder in folders.items():
         if variant == "base":
-            raise ValueError("an adapter cannot be called 'base': that is the variant without adapters.")
+            raise ValueError(
+                "an adapter cannot be called 'base': that is the variant without adapters. Give it another name."
+            )
         if "." in variant:
             raise ValueError(f"an adapter cannot be called {variant!r}: expected a name without dots.")
-        weights = folder / "adapter_model.safetensors"
-        if not (folder / "adapter_config.json").is_file() or not weights.is_file():
-            raise FileNotFoundError(
-                f"{folder} is no adapter: expected adapter_config.json and adapter_model.safetensors in it."
-            )
+        adapter_config(folder)
         _refuse_kind(folder)
         _refuse_other_base(folder, base)
-        stored = load_file(weights)
+        stored = tensors_of(folder / WEIGHTS)
         unchanged = _watch_base(module, stored)
         if peft is None:
             # peft asks the model for an attribute that transformers has renamed: nothing that a user could mend.
@@ -102,7 +101,10 @@ def _refuse_kind(folder: Path) -> None:
     from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
     from peft.tuners.tuners_utils import BaseTuner
 
-    config: Any = PeftConfig.from_pretrained(str(folder))
+    try:
+        config: Any = PeftConfig.from_pretrained(str(folder))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise Refused(f"{folder / SETTINGS} is not used ({error}): expected what peft writes.") from error
     tuner: Any = PEFT_TYPE_TO_TUNER_MAPPING.get(config.peft_type)
     kind = str(config.peft_type).removeprefix("PeftType.")
     outside = config.is_prompt_learning or not (isinstance(tuner, type) and issubclass(tuner, BaseTuner))
@@ -123,7 +125,8 @@ def _refuse_kind(folder: Path) -> None:
 def _refuse_other_base(folder: Path, base: str) -> None:
     """An adapter of `wb.train_lora` says which weights it was trained on."""
     record = folder / "training.json"
-    trained_on = str(json.loads(record.read_text()).get("base")) if record.is_file() else ""
+    said = json_file(record, LARGEST_SETTINGS) if record.is_file() else {}
+    trained_on = str(said.get("base")) if isinstance(said, dict) else ""
     if len(trained_on) == len(base) == 64 and trained_on != base:
         raise ValueError(
             f"adapter {folder} was trained on another base (weights {trained_on[:12]}; these are {base[:12]}): "

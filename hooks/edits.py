@@ -132,7 +132,8 @@ class LowRankEdit:
             row_cell = row_cell[:rows]
         if len(row_cell) != rows:
             raise ValueError(
-                f"the edit at {where.site} assigns {len(row_cell)} rows to cells, but the batch has {rows} rows."
+                f"the edit at {where.site} assigns {len(row_cell)} rows to cells: expected {rows}, the rows "
+                "of the batch."
             )
         cell = torch.full(tokens.position.shape, -1, dtype=torch.int32, device=device)
         for scope, of_scope in self._cells_by_scope(device).items():

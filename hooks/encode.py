@@ -88,7 +88,7 @@ class Encoder:
         read = self._read(prompt, rendered)
         ids = read.ids
         if len(ids) == 0:
-            raise PromptError(f"prompt {prompt.id!r} has no tokens.")
+            raise PromptError(f"prompt {prompt.id!r} has no tokens: expected text in it, or a template that adds some.")
         if self._twice_bos(ids):
             raise PromptError(
                 f"prompt {prompt.id!r} begins with two BOS tokens: expected one. The chat template and the text both "

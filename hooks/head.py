@@ -44,7 +44,7 @@ class NextToken:
         if len(args) != 1 or not isinstance(args[0], Tensor) or args[0].shape[:-1] != (rows, self._width):
             return None
         self._gathered = True
-        place = self._of_row if self._cuts else self._columns[self._of_row]
+        place = (self._of_row if self._cuts else self._columns[self._of_row]).to(args[0].device)
         return (args[0][torch.arange(rows, device=place.device), place][:, None],)
 
     def of(self, logits: Float[Tensor, "row pos vocab"]) -> Float[Tensor, "row vocab"]:

@@ -17,8 +17,11 @@ from hooks.adapters import Adapters
 from hooks.backends.choose import chosen
 from hooks.backends.hf import HuggingFaceModel
 from hooks.blocks import unwrapped
-from hooks.processors import load_processor, pictures_identity
+from hooks.checkpoints import from_pretrained
+from hooks.processors import pictures_identity
+from hooks.remote_code import code_identity
 from hooks.selftest import checked
+from hooks.spread import refuse_moved, spread
 from hooks.structure import refuse_packed, windows
 
 WHOLE_HASH_LIMIT = 64 * 2**20  # larger weight files are identified by size and both ends, not by every byte
@@ -33,7 +36,9 @@ def load_model(
     backend: str | None = None,
     dtype: str | torch.dtype = "auto",
     device: str | torch.device | None = None,
+    device_map: str | Mapping[str, Any] | None = None,
     revision: str | None = None,
+    trust_remote_code: bool = False,
     check: bool = True,
 ) -> HuggingFaceModel:
     """A model ready for capture and edits, in eval mode.
@@ -44,6 +49,9 @@ def load_model(
     `"transformer_lens"` (text; works on a copy of a module that is given) or `"nnsight"`; a TransformerBridge or an
     nnsight model that is given keeps its own. `check` examines the model (`hooks.selftest`; a large one briefly)
     and raises SelfTestFailed when it breaks a promise that every number rests on; the result is `model.checkup`.
+    `device_map` ("auto", or as transformers takes it) spreads a checkpoint over several devices; kept and edited
+    residuals come to the device of its inputs. Weights are read from safetensors alone. Code that a checkpoint brings
+    runs only with `trust_remote_code=True`; its hash is then part of `model.identity`, so of every store and table.
     """
     kind, wrapper, name_or_path_or_module = chosen(backend, name_or_path_or_module)
     if wrapper is not None:
@@ -60,8 +68,11 @@ def load_model(
             else kind.adopted(unwrapped(name_or_path_or_module)),
             getattr(name_or_path_or_module.config, "_name_or_path", "") or "module",
         )
-        if dtype != "auto" or revision is not None:
-            raise ValueError("dtype and revision choose how a checkpoint is read: expected a module as it should be.")
+        if dtype != "auto" or revision is not None or trust_remote_code or device_map is not None:
+            raise ValueError(
+                "dtype, revision, device_map and trust_remote_code say how a checkpoint is read: expected a module as "
+                "it should be."
+            )
         if tokenizer is None and processor is None:
             raise ValueError(
                 "a module alone cannot read prompts: expected load_model(module, tokenizer=...) (processor=... for "
@@ -74,15 +85,21 @@ def load_model(
     else:
         adapters = None
         name = str(name_or_path_or_module)
-        module, tokenizer, processor = _from_pretrained(name, tokenizer, processor, dtype, revision)
+        if device_map is not None and device is not None:
+            raise ValueError("device_map says where each part lies, device where all do: expected one of them.")
+        how = {} if device_map is None else {"device_map": device_map}
+        module, tokenizer, processor = from_pretrained(
+            name, tokenizer, processor, dtype, revision, trust_remote_code, **how
+        )
         identity = {
             "model": Path(name).name if Path(name).is_dir() else name,
             "weights": _checkpoint_identity(name, module),
         }
     refuse_packed(module)
     tokenizer = tokenizer or processor.tokenizer
+    refuse_moved(module, device)
     target = device or ("cuda" if torch.cuda.is_available() and wrapper is None else None)
-    if target is not None:
+    if target is not None and device_map is None and not spread(module):
         module = module.to(target)
     module.eval()
     identity |= {
@@ -91,6 +108,7 @@ def load_model(
         **windows(module.config),
         "tokenizer": _tokenizer_hash(tokenizer, processor),
         **pictures_identity(processor),
+        **code_identity(module, module.config, tokenizer, processor),
     }
     if adapter is not None and adapter != {}:
         folders = dict(adapter) if isinstance(adapter, Mapping) else {"tuned": adapter}
@@ -102,50 +120,6 @@ def load_model(
     if check:
         model.checkup = checked(model)
     return model
-
-
-def _from_pretrained(
-    name: str, tokenizer: Any, processor: Any, dtype: Any, revision: str | None
-) -> tuple[nn.Module, Any, Any]:
-    from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
-    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-    from transformers.utils import logging
-
-    is_path = name.startswith((".", "/", "~")) or name.count("/") > 1
-    if is_path and not Path(name).is_dir():
-        raise FileNotFoundError(
-            f"model folder {name} does not exist: expected a checkpoint folder, or a hub name such as 'org/model'."
-        )
-    config = AutoConfig.from_pretrained(name, revision=revision)
-    sees = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-    auto: Any = AutoModelForImageTextToText if sees else AutoModelForCausalLM
-    if sees and processor is None:  # before the weights: what is missing for pictures is said at once
-        processor = load_processor(name, revision)
-    small = Path(name).is_dir() and sum(file.stat().st_size for file in Path(name).glob("*.safetensors")) < 2**30
-    shown = logging.is_progress_bar_enabled()
-    if small:  # a bar that is over at once says nothing
-        logging.disable_progress_bar()
-    try:
-        module, found = auto.from_pretrained(name, dtype=dtype, revision=revision, output_loading_info=True)
-    except (SafetensorError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "ignore_mismatched_sizes" not in str(error):
-            raise
-        why = error if isinstance(error, SafetensorError) else "some have another shape, see the report above"
-        raise ValueError(
-            f"the weights of {name} cannot be read ({why}): expected whole .safetensors files that fit its config.json."
-        ) from None
-    finally:
-        if small and shown:
-            logging.enable_progress_bar()
-    if absent := sorted(map(str, found["missing_keys"])):
-        raise ValueError(
-            f"{name} lacks {len(absent)} of the weights of a {type(module).__name__} (first: {absent[0]}); they would "
-            "be random numbers. Expected a whole checkpoint of this architecture."
-        )
-    if tokenizer is None and processor is None:
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
-    return module, tokenizer, processor
 
 
 def _adapters_inside(module: nn.Module) -> Adapters | None:

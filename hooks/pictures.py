@@ -12,6 +12,8 @@ from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 from torch.nn import functional
 
+from hooks.picture_files import picture
+from hooks.plain_files import Refused
 from hooks.prompt import Prompt, PromptError
 
 # What processors return beside the ids, one entry a token. All else that they return belongs to the pictures.
@@ -34,16 +36,10 @@ class Processed:
 
 def pictures_of(prompt: Prompt) -> list[Any]:
     """The prompt's images, opened, as RGB. Raises PromptError that names a file that cannot be read."""
-    from PIL import Image
-
-    pictures = []
-    for path in prompt.images:
-        try:
-            with Image.open(path) as picture:
-                pictures.append(picture.convert("RGB"))
-        except OSError as error:
-            raise PromptError(f"prompt {prompt.id!r}: image {path} cannot be read ({error}).") from None
-    return pictures
+    try:
+        return [picture(path).convert("RGB") for path in prompt.images]
+    except Refused as error:
+        raise PromptError(f"prompt {prompt.id!r}: {error}") from None
 
 
 def check_placeholders(processor: Any, prompt: Prompt, rendered: str) -> None:

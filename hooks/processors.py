@@ -32,7 +32,7 @@ class NoVideos(dict[str, Any]):
         raise ImportError(f"videos need torchvision: expected `{INSTALL}` (pictures do without).")
 
 
-def load_processor(name: str, revision: str | None = None) -> Any:
+def load_processor(name: str, revision: str | None = None, *, trusted: bool = False) -> Any:
     """The processor of a checkpoint folder or hub name; it reads text and pictures.
 
     Raises ImportError with the mend where the installed torchvision does not match torch, and where a family's pictures
@@ -42,10 +42,10 @@ def load_processor(name: str, revision: str | None = None) -> Any:
     from transformers import AutoProcessor
 
     try:
-        kind = processor_class(name, revision)
+        kind = processor_class(name, revision, trusted=trusted)
         if kind is None or (has_torchvision and not _asks_for_num2words(kind)):
-            return AutoProcessor.from_pretrained(name, revision=revision)
-        return _pictures_only(kind, name, revision)
+            return AutoProcessor.from_pretrained(name, revision=revision, trust_remote_code=trusted)
+        return _pictures_only(kind, name, _from(revision, trusted))
     except (ImportError, ValueError) as error:
         if has_torchvision or "torchvision" not in str(error):
             raise
@@ -84,7 +84,7 @@ def pictures_identity(processor: Any) -> dict[str, str]:
     return {"pictures": f"{type(reader).__name__} {hashlib.sha256(settings.encode()).hexdigest()[:16]}"}
 
 
-def processor_class(name: str, revision: str | None = None) -> Any:
+def processor_class(name: str, revision: str | None = None, *, trusted: bool = False) -> Any:
     """The class that the checkpoint states for its processor, or that its model type has; None when there is none."""
     import transformers
     from transformers import AutoConfig, ProcessorMixin
@@ -92,7 +92,7 @@ def processor_class(name: str, revision: str | None = None) -> Any:
 
     stated = ProcessorMixin.get_processor_dict(name, **_from(revision))[0].get("processor_class")
     by_type: Any = getattr(processing_auto, "PROCESSOR_MAPPING_NAMES", {})
-    stated = stated or by_type.get(AutoConfig.from_pretrained(name, **_from(revision)).model_type)
+    stated = stated or by_type.get(AutoConfig.from_pretrained(name, **_from(revision, trusted)).model_type)
     kind = getattr(transformers, stated or "", None)
     if kind is not None and getattr(kind, "is_dummy", False):
         # transformers put a placeholder in its place, for a requirement; the class itself stands in its module.
@@ -119,7 +119,7 @@ def _imported(name: str) -> ModuleType:
             del sys.modules[theirs]
 
 
-def _pictures_only(kind: Any, name: str, revision: str | None) -> Any:
+def _pictures_only(kind: Any, name: str, options: dict[str, Any]) -> Any:
     """The processor from its parts: an image processor over pillow, a tokenizer, and no video processor."""
     from transformers import AutoImageProcessor, AutoTokenizer
 
@@ -128,8 +128,7 @@ def _pictures_only(kind: Any, name: str, revision: str | None) -> Any:
     if unknown := [part for part in wanted if part not in (*parts, "video_processor")]:
         raise ImportError(f"{kind.__name__} needs {', '.join(unknown)}")
     arguments = [
-        NoVideos() if part == "video_processor" else parts[part].from_pretrained(name, **_from(revision))
-        for part in wanted
+        NoVideos() if part == "video_processor" else parts[part].from_pretrained(name, **options) for part in wanted
     ]
 
     def check(self: Any, part: str, given: Any) -> Any:
@@ -137,7 +136,7 @@ def _pictures_only(kind: Any, name: str, revision: str | None) -> Any:
 
     # A subclass, so that transformers' own class stays what it is for everybody else.
     accepting = type(kind.__name__, (kind,), {"check_argument_for_proper_class": check, "__module__": kind.__module__})
-    settings, _ = kind.get_processor_dict(name, **_from(revision))
+    settings, _ = kind.get_processor_dict(name, **options)
     settings.pop("video_processor", None)
     with _without_num2words(kind):
         return accepting.from_args_and_dict(arguments, settings)
@@ -161,8 +160,8 @@ def _asks_for_num2words(kind: Any) -> bool:
     return getattr(sys.modules[kind.__module__], "num2words", ...) is None
 
 
-def _from(revision: str | None) -> dict[str, Any]:
-    return {} if revision is None else {"revision": revision}
+def _from(revision: str | None, trusted: bool = False) -> dict[str, Any]:
+    return {"trust_remote_code": trusted} | ({} if revision is None else {"revision": revision})
 
 
 def _first_line(error: BaseException) -> str:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from hooks.picture_files import picture_bytes, picture_inside
+from hooks.plain_files import Refused, lines_of, parsed
 
 ROLES = ("system", "user", "assistant", "tool")
 
 
-class PromptError(ValueError):
+class PromptError(Refused):
     """A prompt file, or a prompt, that cannot be used; the message says where, what was expected and what came."""
 
 
@@ -85,7 +89,7 @@ def _content_hash(
     def add(part: str | Path) -> None:
         is_image = isinstance(part, Path)
         digest.update(
-            b"\0image" + hashlib.sha256(part.read_bytes()).digest() if is_image else f"\0text {part}".encode()
+            b"\0image" + hashlib.sha256(picture_bytes(part)).digest() if is_image else f"\0text {part}".encode()
         )
 
     for message in messages:
@@ -115,8 +119,9 @@ def as_prompts(prompts: str | Path | Iterable[Prompt]) -> list[Prompt]:
     return listed
 
 
-def read_prompts(path: str | Path) -> list[Prompt]:
-    """The prompts of a JSONL file, one JSON object a line; image paths are relative to the file's folder.
+def read_prompts(path: str | Path, *, pictures: str | Path | None = None) -> list[Prompt]:
+    """The prompts of a JSONL file, one JSON object a line; image paths are relative to the file's folder, and lead to
+    files in it, or in the folder `pictures`.
 
     Keys: `messages` (chat turns; `content` is a string or a list of text and image parts) or `text` (no chat template,
     with `pictures`, a list of paths, where the text has placeholders for them); optional `id` (else the content hash),
@@ -128,42 +133,43 @@ def read_prompts(path: str | Path) -> list[Prompt]:
         raise PromptError(f"prompt file {path} does not exist: expected a JSONL file, one prompt a line.")
     prompts: list[Prompt] = []
     line_of: dict[str, int] = {}
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                prompt = prompt_from(json.loads(line.decode("utf-8-sig")), path.parent)
-            except UnicodeDecodeError as error:
-                raise PromptError(f"{path}, line {number}: not UTF-8 text ({error.reason}).") from None
-            except json.JSONDecodeError as error:
-                raise PromptError(
-                    f"{path}, line {number}: not a JSON object ({error.msg} at column {error.colno})."
-                ) from None
-            except PromptError as error:
-                raise PromptError(f"{path}, line {number}: {error}") from None
-            if prompt.id in line_of:
-                raise PromptError(
-                    f"{path}, line {number}: id {prompt.id!r} was used on line {line_of[prompt.id]}: every id must "
-                    "be unique (a line without an id is named by its content, so two equal lines need ids)."
-                )
-            line_of[prompt.id] = number
-            prompts.append(prompt)
+    for number, line in _lines_of(path):
+        if not line.strip():
+            continue
+        try:
+            prompt = prompt_from(parsed(line), path.parent, pictures)
+        except Refused as error:
+            raise PromptError(f"{path}, line {number}: {error}") from None
+        if prompt.id in line_of:
+            raise PromptError(
+                f"{path}, line {number}: id {prompt.id!r} was used on line {line_of[prompt.id]}: every id must "
+                "be unique (a line without an id is named by its content, so two equal lines need ids)."
+            )
+        line_of[prompt.id] = number
+        prompts.append(prompt)
     if not prompts:
         raise PromptError(f"prompt file {path} is empty: expected one JSON object a line.")
     return prompts
 
 
-def prompt_from(row: Any, folder: Path) -> Prompt:
-    """The prompt of one JSON line, its images relative to `folder`. Raises PromptError, which does not know the line's
-    number."""
+def _lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
+    try:
+        yield from lines_of(path)
+    except Refused as error:
+        raise PromptError(str(error)) from None
+
+
+def prompt_from(row: Any, folder: Path, pictures: str | Path | None = None) -> Prompt:
+    """The prompt of one JSON line, its images relative to `folder` (and inside it, or inside `pictures`). Raises
+    PromptError, which does not know the line's number."""
     if not isinstance(row, dict):
         raise PromptError(f"expected a JSON object, got {type(row).__name__}.")
     row = dict(row)
     turns = row.pop("messages", None) or []
     if not isinstance(turns, list):
         raise PromptError(f"messages is {type(turns).__name__}: expected a list of turns.")
-    messages = tuple(_message_from(turn, folder) for turn in turns)
+    image = partial(_image_from, folder=folder, pictures=pictures)
+    messages = tuple(_message_from(turn, image) for turn in turns)
     text, prefill, response, label = (_optional_text(row, key) for key in ("text", "prefill", "response", "label"))
     if messages and messages[-1].role == "assistant":
         if response is not None:
@@ -175,11 +181,13 @@ def prompt_from(row: Any, folder: Path) -> Prompt:
             raise PromptError("the only turn is the assistant's: expected a user turn before it.")
     if not messages and text is None:
         raise PromptError("neither messages nor text: expected one of them.")
-    pictures = row.pop("pictures", None) or []
-    if not isinstance(pictures, list) or (pictures and text is None):
+    named = row.pop("pictures", None) or []
+    if not isinstance(named, list) or (named and text is None):
         raise PromptError("pictures is a list of paths beside 'text': expected images of a conversation as its parts.")
-    shown = tuple(_image_from(name, folder) for name in pictures)
+    shown = tuple(image(name) for name in named)
     identifier = row.pop("id", None)
+    if identifier is not None and (isinstance(identifier, bool) or not isinstance(identifier, str | int | float)):
+        raise PromptError(f"the id is {type(identifier).__name__}: expected text or a number.")
     if identifier is not None and not str(identifier).strip():
         raise PromptError("the id is empty: leave it out, or give it text.")
     if identifier is None:
@@ -198,36 +206,35 @@ def _optional_text(row: dict[str, Any], key: str) -> str | None:
     return value
 
 
-def _message_from(turn: Any, folder: Path) -> Message:
+def _message_from(turn: Any, image: Callable[[Any], Path]) -> Message:
     if not isinstance(turn, dict) or "role" not in turn:
-        raise PromptError(f"a turn is {turn!r}: expected an object with role and content.")
+        raise PromptError(f"a turn is {turn!r:.200}: expected an object with role and content.")
     role, content = turn["role"], turn.get("content")
     if role not in ROLES:
-        raise PromptError(f"role {role!r} is unknown: expected one of {', '.join(ROLES)}.")
+        raise PromptError(f"role {role!r:.60} is unknown: expected one of {', '.join(ROLES)}.")
     if not isinstance(content, str | list | None):
         raise PromptError(f"the {role} turn's content is {type(content).__name__}: expected text or a list of parts.")
-    parts = (content,) if isinstance(content, str) else tuple(_part_from(part, folder) for part in content or ())
+    parts = (content,) if isinstance(content, str) else tuple(_part_from(part, image) for part in content or ())
     if not any(isinstance(part, Path) or part.strip() for part in parts):
         raise PromptError(f"the {role} turn is empty: expected text or an image.")
     return Message(role, parts)
 
 
-def _part_from(part: Any, folder: Path) -> str | Path:
+def _part_from(part: Any, image: Callable[[Any], Path]) -> str | Path:
     kind = part.get("type") if isinstance(part, dict) else None
     if kind == "text" and isinstance(part.get("text"), str):
         return part["text"]
     if kind == "image":
-        return _image_from(part.get("image") or part.get("path"), folder)
+        return image(part.get("image") or part.get("path"))
     raise PromptError(
-        f"a part is {part!r}: expected {{'type': 'text', 'text': ...}} or {{'type': 'image', 'image': path}}."
+        f"a part is {part!r:.200}: expected {{'type': 'text', 'text': ...}} or {{'type': 'image', 'image': path}}."
     )
 
 
-def _image_from(name: Any, folder: Path) -> Path:
+def _image_from(name: Any, folder: Path, pictures: str | Path | None) -> Path:
     if not isinstance(name, str):
         raise PromptError("an image part gives no path: expected {'type': 'image', 'image': 'pictures/1.png'}.")
-    if "://" in name or name.startswith("data:"):
-        raise PromptError(f"image {name[:60]!r} is an address: expected a local file (nothing is downloaded).")
-    if not (folder / name).is_file():
-        raise PromptError(f"image {name} does not exist: expected a file relative to {folder}.")
-    return folder / name
+    try:
+        return picture_inside(name, folder, pictures)
+    except Refused as error:
+        raise PromptError(str(error)) from None

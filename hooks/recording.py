@@ -68,7 +68,9 @@ class Recording:
         if last is None:
             return {}
         if last not in self.streams:
-            raise ValueError(f"the stream behind block {last} was not recorded: recorded are {sorted(self.streams)}.")
+            raise ValueError(
+                f"the stream behind block {last} was not recorded: expected one of {sorted(self.streams)}."
+            )
 
         def handing_on(block: int) -> Callable[..., Any]:
             entry = Spot(self.tower.blocks[block], "input", self.tower.reads)

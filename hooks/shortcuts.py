@@ -15,6 +15,7 @@ from hooks.encode import Batch
 from hooks.prefix_cache import next_token, prefix
 from hooks.recording import CannotReplay, Recorder, Recording
 from hooks.site import Site
+from hooks.spread import WHY
 from hooks.staircase import Staircase
 
 _FEW = 2  # rows of a measurement
@@ -39,6 +40,8 @@ def shortcuts(model: Any, batch: Batch) -> Shortcuts:
         return _nothing(f"backend {model.identity.get('backend', type(model).__name__)!r} runs whole forwards")
     if isinstance(model.active, tuple):
         return _nothing("each row has its own adapter")
+    if getattr(model, "spread", False):
+        return _nothing(WHY)
     key = ("shortcuts", bool(batch.image_rows))
     if key not in model._found:
         model._found[key] = _measured(model, batch.rows(_shortest_and_longest(model, batch)))

@@ -90,7 +90,7 @@ def parse_sites(names: str | Site | Iterable[str | Site], *, n_layers: int | dic
 def _depth(n_layers: int | dict[str, int] | None, tower: str) -> int | None:
     if isinstance(n_layers, dict):
         if tower not in n_layers:
-            raise ValueError(f"this model has no {tower!r} tower; it has {', '.join(n_layers)}.")
+            raise ValueError(f"this model has no {tower!r} tower: expected one of {', '.join(n_layers)}.")
         return n_layers[tower]
     return n_layers
 

@@ -37,7 +37,9 @@ def image_encoder_of(model: Any) -> tuple[nn.Module, int | None]:
     if vision is None and _is_image_encoder(model):
         vision, model_is_tower = model.config, True
     if vision is None:
-        raise UnsupportedArchitecture(f"{type(model).__name__} has no vision tower: its config has no vision_config.")
+        raise UnsupportedArchitecture(
+            f"{type(model).__name__} has no vision tower: expected a vision_config in its config."
+        )
     for name in ("hidden_sizes", "depths"):
         stages = getattr(vision, name, None)
         if isinstance(stages, list | tuple) and len(stages) > 1:

@@ -63,7 +63,10 @@ def text_view(site: Site, resid: Tensor, tokens: Tokens, layout: Layout) -> View
     if length > 1 and tuple(resid.shape) == layout.shape(rows, 1):
         # Some last layers run on the newest token alone while a prompt is read (shared KV); rows are padded left there.
         if not bool((tokens.position[:, -1] == tokens.position.amax(dim=1)).all()):
-            raise RuntimeError(f"the residual at {site} has one position, and the rows do not end together.")
+            raise RuntimeError(
+                f"the residual at {site} has one position, and the rows do not end together: "
+                "expected every position, or rows of one length."
+            )
         tokens, length = tokens.columns(slice(-1, None)), 1
     if tuple(resid.shape) != layout.shape(rows, length):
         raise RuntimeError(

@@ -13,6 +13,7 @@ from stores.errors import StoreMissing as StoreMissing
 from stores.errors import UnknownName as UnknownName
 from stores.errors import UnsafeFile as UnsafeFile
 from stores.estimate import bytes_of as bytes_of
+from stores.limits import Limits as Limits
 from stores.plan import Stream as Stream
 from stores.plan import Unit as Unit
 from stores.results import ResultTable as ResultTable
@@ -22,6 +23,7 @@ from stores.view import Rows as Rows
 __all__ = [
     "ActivationStore",
     "Block",
+    "Limits",
     "NoRows",
     "NotFinite",
     "ResultTable",

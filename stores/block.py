@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Integer, Shaped
 
-from stores.errors import NotFinite
 from stores.plan import Stream, Unit
 from stores.schema import DTYPES, StoredDtype
 
@@ -95,15 +94,6 @@ class Codes:
         return bool(
             np.maximum.reduce(self._signed[start:stop]) < self._stored.exponent
             and np.maximum.reduce(self._unsigned[start:stop]) < self._stored.exponent + self._stored.sign
-        )
-
-    def not_finite(self, where: str) -> NotFinite:
-        """The error, with how many there are among all of the values."""
-        exponent = self._stored.exponent
-        bad = int(np.count_nonzero((self._unsigned & exponent) == exponent))
-        return NotFinite(
-            f"{where}: {bad} of {self._unsigned.size} values are NaN or infinite, expected none. A float16 overflow or "
-            "a broken forward pass is usual; store in bfloat16 or float32, or put allow_nonfinite=True into the spec."
         )
 
 

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import xxhash
 
-from stores import h5_write, schema
+from stores import h5_write, safe_text, schema
 from stores.errors import StoreCorrupted
 from stores.safe_h5 import MEND, SafeFile
 
@@ -18,6 +18,7 @@ Cell = str | int | float | bool | None
 Columns = dict[str, list[Cell]]
 
 _DTYPES = {"bool": np.dtype(bool), "int": np.dtype("<i8"), "float": np.dtype("<f8"), "null": np.dtype("<i8")}
+_LETTERS = {"bool": "bb", "int": "ib", "float": "fb", "null": "ib", "text": "ubi", "json": "ubi"}
 _ENCODED = {"text", "json"}  # UTF-8 bytes of all rows, one behind the other; json holds columns of mixed types
 
 
@@ -68,14 +69,39 @@ def build_table(attributes: Mapping[str, str], columns: Columns) -> memoryview:
 
 def read_table(file: SafeFile) -> Columns:
     """The columns of an opened result shard. Raises StoreCorrupted when they do not fit their hash."""
-    order = bytes(file.array(f"/{schema.COLUMN_ORDER}", (-1,))).decode("utf-8", "surrogatepass")
     with file.guarded("the list of columns"):
-        kinds = {str(name): str(kind) for name, kind in json.loads(order)}
-    stored = {path: file.array(f"/{path}") for name, kind in kinds.items() for path in _paths(name, kind)}
+        order = bytes(file.array(f"/{schema.COLUMN_ORDER}", (-1,), kinds="u")).decode("utf-8", "surrogatepass")
+        listed = safe_text.parsed(order, f"{file.path}: the list of columns", file.limits)
+        kinds = {name: kind for name, kind in listed if isinstance(name, str) and kind in _LETTERS}
+        if len(kinds) != len(listed):
+            raise StoreCorrupted(f"{file.path}: columns that are named twice, or of unknown kinds. {MEND}")
+    stored = {
+        path: file.array(f"/{path}", (-1,), kinds=letter)
+        for name, kind in kinds.items()
+        for path, letter in zip(_paths(name, kind), _LETTERS[kind], strict=True)
+    }
     if file.text(schema.A_INDEX_HASH) != _hash(order, stored):
         raise StoreCorrupted(f"{file.path}: its columns do not fit their hash. {MEND}")
+    _check_lengths(file, kinds, stored)
     with file.guarded("the columns"):
         return {name: list(_decoded(name, kind, stored)) for name, kind in kinds.items()}
+
+
+def _check_lengths(file: SafeFile, kinds: Mapping[str, str], stored: Mapping[str, np.ndarray]) -> None:
+    """Columns of one height, texts that lie one behind the other: what a hash cannot say of a file that was forged."""
+    heights = set()
+    for name, kind in kinds.items():
+        data, null, *rest = (stored[path] for path in _paths(name, kind))
+        heights |= {len(null)}
+        for offsets in rest:
+            whole = len(offsets) == len(null) + 1 and offsets[0] == 0 and offsets[-1] == len(data)
+            if not whole or (np.diff(offsets) < 0).any():
+                raise StoreCorrupted(
+                    f"{file.path}: the texts of column {name!r} do not lie one behind the other. {MEND}"
+                )
+        heights |= set() if rest else {len(data)}
+    if len(heights) > 1:
+        raise StoreCorrupted(f"{file.path}: columns of different heights {sorted(heights)}. {MEND}")
 
 
 def _kind(values: Sequence[Cell]) -> str:
@@ -117,7 +143,14 @@ def _decoded(name: str, kind: str, stored: Mapping[str, np.ndarray]) -> Iterator
     raw, offsets = data.tobytes(), rest[0].tolist()
     for start, stop, absent in zip(offsets[:-1], offsets[1:], null.tolist(), strict=True):
         text = raw[start:stop].decode("utf-8", "surrogatepass")
-        yield None if absent else text if kind == "text" else json.loads(text)
+        yield None if absent else text if kind == "text" else _cell(text)
+
+
+def _cell(text: str) -> Cell:
+    """The value of a column of mixed types. Raises ValueError for lists and objects, which no cell holds."""
+    if text[:1] not in '"-0123456789tfnNI':
+        raise ValueError(f"a cell holds {text[:40]!r}: expected text, a number, true, false or null")
+    return json.loads(text)
 
 
 def _hash(order: str, stored: Mapping[str, np.ndarray]) -> str:

@@ -11,26 +11,26 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from stores import publish, safe_h5, schema, seals
-from stores.canonical import content_key, plain
+from stores import publish, safe_h5, safe_text, schema, seals
+from stores.canonical import content_key
 from stores.commits import CommitLog
-from stores.errors import StoreCorrupted, StoreError, StoreMissing
-from stores.manifest import Manifest, prompt_records, read_manifest
-from stores.plan import Stream, Unit, new_segment
-from stores.provenance import scrubbed, secrets_in
+from stores.creating import Plan, made
+from stores.errors import StoreCorrupted, StoreMissing, UnsafeFile
+from stores.limits import LIMITS, Limits
+from stores.manifest import Manifest, read_manifest
+from stores.plan import Stream, Unit
 from stores.seals import Fact, Seal, Span
 
 MEND = safe_h5.MEND
 _MAX_ATTRIBUTE = 256 << 10
-Plan = Sequence[Unit] | Callable[[list[str]], Sequence[Unit]]
 Status = tuple[int, int]
 """(size in bytes, mtime in ns) of a shard: another file under the same name has another status"""
 
@@ -43,10 +43,12 @@ class ShardFolder:
     manifest: Manifest
     algorithm: str = seals.SHA256
     """the seal of the shards that are written here; those that are read may have any"""
+    limits: Limits = LIMITS
+    """what the files of this store may declare"""
     _confirmed: dict[str, Status] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._log = CommitLog(self.path / schema.COMMITS)
+        self.log = CommitLog(self.path / schema.COMMITS, self.limits)
         self._synced: set[Path] = set()
 
     @classmethod
@@ -67,38 +69,33 @@ class ShardFolder:
 
         Raises StoreMismatch (names the first differing keys), ValueError for a secret inside the spec.
         """
-        if found := secrets_in(spec):
-            raise ValueError(f"The spec holds what looks like a secret at {found[0]}: a store is shared; leave it out.")
-        asked = Manifest(
-            kind, plain(spec), tuple(streams), scrubbed(plain(provenance)), prompt_records(prompts), segments=()
+        manifest = made(
+            Path(path),
+            kind,
+            spec=spec,
+            plan=plan,
+            provenance=provenance,
+            prompts=prompts,
+            streams=streams,
+            by_prompt=by_prompt,
         )
-        path = Path(path)
-        if path.exists() and not path.is_dir():
-            raise StoreMissing(f"{path} is a file: expected a folder, or nothing, where a store is to be made.")
-        for name in (schema.SHARDS, schema.COMMITS, schema.TMP):
-            publish.make_folder(path / name)
-        publish.sweep(path / schema.TMP)
-        with _locked(path):
-            if (path / schema.MANIFEST).exists():
-                stored = read_manifest(path, kind)
-                stored.check_same(asked, path)
-            else:
-                stored = Manifest(kind, asked.spec, asked.streams, asked.provenance, prompts=(), segments=())
-            planned = {prompt for unit in stored.units.values() for prompt in unit.prompt_ids}
-            if callable(plan):
-                plan = plan([record["id"] for record in asked.prompts if record["id"] not in planned])
-            segment = new_segment(stored.units, list(plan), planned if by_prompt else None)
-            manifest = stored.extended(asked.prompts, segment)
-            _check_plan(manifest, by_prompt)
-            if manifest != stored or not (path / schema.MANIFEST).exists():
-                publish.replace(manifest.to_bytes(), path / schema.MANIFEST, path / schema.TMP)
-        return cls(path, manifest, algorithm)
+        return cls(Path(path), manifest, algorithm)
 
     @classmethod
-    def open(cls, path: str | Path, kind: str) -> ShardFolder:
-        """The store at `path`; needs no write permission, and no log. Raises StoreMissing, StoreMismatch,
-        StoreCorrupted."""
-        return cls(Path(path), read_manifest(Path(path), kind))
+    def open(
+        cls, path: str | Path, kind: str | None = None, limits: Limits = LIMITS, whole: bool = True
+    ) -> ShardFolder:
+        """The store at `path`, of any kind when none is named; needs no write permission, and no log. Raises
+        StoreMissing, StoreMismatch, StoreCorrupted, UnsafeFile; `whole=False`: not when a part of its plan is gone."""
+        path = Path(path)
+        for name in schema.FOLDERS:
+            safe_text.plain_folder(path / name)
+        # The logs first: what they name was planned before.
+        logged = set(CommitLog(path / schema.COMMITS, limits).facts()) if whole else set()
+        folder = cls(path, read_manifest(path, kind, limits), limits=limits)
+        if gone := folder.unplanned(logged):
+            raise StoreCorrupted(gone)
+        return folder
 
     @property
     def units(self) -> dict[str, Unit]:
@@ -109,24 +106,25 @@ class ShardFolder:
         key = hashlib.sha256(f"{self.manifest.content_key}\0{unit.key}".encode("utf-8", "surrogatepass")).hexdigest()[
             :32
         ]
-        return self.path / schema.SHARDS / key[:2] / f"{key}.h5"
+        return self.path / schema.SHARDS / key[:2] / f"{key}{schema.SHARD_SUFFIX}"
 
     def root_attributes(self, unit: Unit, note: str = "") -> dict[str, str]:
         """What every shard says about itself; no clock in it, so equal numbers give equal bytes."""
         return {
-            schema.A_FORMAT: schema.FORMAT,
-            schema.A_VERSION: str(schema.FORMAT_VERSION),
-            schema.A_KIND: self.manifest.kind,
-            schema.A_CONTENT_KEY: self.manifest.content_key,
+            **self.origin,
             schema.A_UNIT: unit.key,
             schema.A_UNIT_PROMPTS: content_key(unit.prompt_ids),
-            **self._origin,
             schema.A_NOTE: note,
         }
 
     @cached_property
-    def _origin(self) -> dict[str, str]:
+    def origin(self) -> dict[str, str]:
+        """What every file made from this store says of it."""
         return {
+            schema.A_FORMAT: schema.FORMAT,
+            schema.A_VERSION: str(schema.SHARD_VERSION),
+            schema.A_KIND: self.manifest.kind,
+            schema.A_CONTENT_KEY: self.manifest.content_key,
             schema.A_SPEC: _short_json(self.manifest.spec),
             schema.A_PROVENANCE: _short_json(self.manifest.provenance),
         }
@@ -168,7 +166,8 @@ class ShardFolder:
         """
         final = self.shard_path(unit)
         for folder in (final.parent, self.path / schema.TMP, self.path / schema.COMMITS):
-            publish.make_folder(folder)
+            if not safe_text.plain_folder(folder):
+                publish.make_folder(folder)
         if final.parent not in self._synced:  # another writer may have made it, and not have synced its name yet
             publish.sync_folder(final.parent.parent)
             self._synced.add(final.parent)
@@ -183,13 +182,20 @@ class ShardFolder:
 
         ours = publish.publish(write, final, self.path / schema.TMP)
         fact = seal.fact if ours else seals.read_fact(final, {self.algorithm}, confirm())
-        self._append(unit, fact, dict(rows))
+        if not ours:
+            publish.sync_folder(final.parent)  # its writer may have been killed before it did so
+        self.append(unit, fact, dict(rows))
         return ours
 
-    def _append(self, unit: Unit, fact: Fact, rows: dict[str, int] | None = None) -> None:
+    def append(self, unit: Unit, fact: Fact, rows: dict[str, int] | None = None) -> None:
+        """Logs a shard that stands: when this returns, the line is synced."""
+        self.log.append(self.record(unit, fact, rows))
+
+    def record(self, unit: Unit, fact: Fact, rows: dict[str, int] | None = None) -> dict[str, Any]:
+        """What a log says of a shard."""
         file = str(self.shard_path(unit).relative_to(self.path))
         more = {} if rows is None else {"rows": rows}
-        self._log.append({"unit": unit.key, "file": file, **fact.record(), **more, "time": round(time.time(), 3)})
+        return {"unit": unit.key, "file": file, **fact.record(), **more, "time": round(time.time(), 3)}
 
     def committed(self) -> list[tuple[Unit, Status]]:
         """Units whose shard stands, in plan order. Raises StoreCorrupted or StoreMissing for damaged or lost shards."""
@@ -207,62 +213,53 @@ class ShardFolder:
         done = {unit.key for unit, _ in self._survey()[0]}
         return [unit for unit in self.units.values() if unit.key not in done]
 
-    def problems(self, check: Callable[[Unit], Sequence[Span]], deep: bool = False) -> list[str]:
-        """One line a fault: `check(unit)`, then size and hashes against the log. Reads every byte of every shard.
-
-        `check` returns where the values lie that it found to fit their own hashes. `deep` adds the sha256 of each sound
-        shard to the log, where it has none.
-        """
-        found, facts = [], self._log.facts()
-        for unit in self.units.values():
-            path, logged = self.shard_path(unit), facts.get(unit.key, set())
-            if not path.exists():
-                if logged:
-                    found.append(f"{path}: committed (unit {unit.key!r}) and gone. Mend: run the same command again.")
-                continue
-            algorithms = seals.algorithms_of(logged)
-            lacking = {seals.SHA256} - algorithms if deep else set()
-            try:
-                fact = seals.read_fact(path, algorithms | lacking, check(unit))
-            except StoreError as error:
-                found.append(str(error))
-                continue
-            if logged and not seals.fits(fact, logged):
-                found.append(f"{path}: its bytes are not those that were committed (unit {unit.key!r}). {MEND}")
-            elif lacking:
-                self._append(unit, fact)
-        return found
+    def unplanned(self, logged: Collection[str]) -> str:
+        """What is wrong when a log names units that are in no plan; empty when it does not."""
+        if not (unknown := sorted(set(logged) - self.units.keys())):
+            return ""
+        return (
+            f"{self.path / schema.COMMITS} has {len(unknown)} units that are not in the plan (unit {unknown[0]!r}): a "
+            f"file of {schema.PLAN}/ is gone, and reading on would silently leave rows out. Mend: restore it from a "
+            "copy, or run the command that appended these prompts again (a network file system may also show a file "
+            "late: wait a minute)."
+        )
 
     def _survey(self) -> tuple[list[tuple[Unit, Status]], list[Unit]]:
         """(units whose shard stands, units that a log promises and the disk lacks), from one listing of the disk."""
-        facts, found = self._log.facts(), self._listing()
+        facts, found = self.log.facts(), self.listing()
         present, lost = [], []
         for unit in self.units.values():
             path, logged = self.shard_path(unit), facts.get(unit.key)
             if path.name in found:
-                self._check_present(unit, path, found[path.name], logged)
+                self.check_present(unit, found[path.name], logged)
                 present.append((unit, found[path.name]))
             elif logged:
                 lost.append(unit)
         return present, lost
 
-    def _listing(self) -> dict[str, Status]:
+    def listing(self) -> dict[str, Status]:
+        """Name of each file under shards/ -> its status. Raises UnsafeFile where a link or another thing stands."""
         shards, found = self.path / schema.SHARDS, {}
-        for folder in os.scandir(shards) if shards.is_dir() else ():
-            for entry in os.scandir(folder) if folder.is_dir(follow_symlinks=False) else ():
+        for folder in os.scandir(shards) if safe_text.plain_folder(shards) else ():
+            if not folder.is_dir(follow_symlinks=False) and not folder.is_symlink():
+                continue  # no shard stands there; `verify` names it
+            for entry in os.scandir(folder) if safe_text.plain_folder(Path(folder.path)) else ():
                 status = entry.stat(follow_symlinks=False)
+                if entry.name.endswith(schema.SHARD_SUFFIX) and not stat.S_ISREG(status.st_mode):
+                    raise UnsafeFile(f"{entry.path} is not a regular file: expected a sealed shard.")
                 found[entry.name] = status.st_size, status.st_mtime_ns
         return found
 
-    def _check_present(self, unit: Unit, path: Path, status: Status, logged: set[Fact] | None) -> None:
+    def check_present(self, unit: Unit, status: Status, logged: set[Fact] | None) -> None:
         """By size, when the shard is in the log; by the identity it carries, once, when it is not."""
+        path = self.shard_path(unit)
         if logged:
             sizes = {fact.size for fact in logged}
             if status[0] not in sizes:
                 expected = " or ".join(map(str, sorted(sizes)))
                 raise StoreCorrupted(f"{path} has {status[0]} bytes, expected {expected} (unit {unit.key!r}). {MEND}")
         elif self._confirmed.get(path.name) != status:
-            with safe_h5.opened(path) as file:
+            with safe_h5.opened(path, self.limits) as file:
                 self.check_identity(file, unit)
             self._confirmed[path.name] = status
 
@@ -271,28 +268,3 @@ def _short_json(document: dict[str, Any]) -> str:
     """Attributes stay small: the spec of a large sweep stands in store.json alone, and by its hash in the shard."""
     text = json.dumps(document)
     return text if len(text) <= _MAX_ATTRIBUTE else json.dumps({"content_key": content_key(document)})
-
-
-def _check_plan(manifest: Manifest, by_prompt: bool) -> None:
-    """Every planned prompt has a record: a row must lead back to its label and tags."""
-    if by_prompt:
-        known = {record["id"] for record in manifest.prompts}
-        for unit in manifest.units.values():
-            if unknown := [prompt for prompt in unit.prompt_ids if prompt not in known]:
-                raise ValueError(f"Unit {unit.key!r} holds prompt {unknown[0]!r}, which has no record in `prompts`.")
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One writer of store.json at a time on this host; without flock, prompts must not be appended in parallel."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        try:
-            import fcntl
-
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except (ImportError, OSError):
-            pass
-        yield
-    finally:
-        os.close(descriptor)

@@ -21,7 +21,7 @@ def write_text(owner: h5f.FileID | h5g.GroupID | h5d.DatasetID, name: str, text:
 def write_encoding(owner: h5f.FileID | h5g.GroupID | h5d.DatasetID, kind: str) -> None:
     """anndata's habit: each object says what it is and in which version."""
     write_text(owner, schema.A_ENCODING, kind)
-    write_text(owner, schema.A_ENCODING_VERSION, str(schema.FORMAT_VERSION))
+    write_text(owner, schema.A_ENCODING_VERSION, str(schema.SHARD_VERSION))
 
 
 def group(parent: h5f.FileID | h5g.GroupID, path: str) -> h5g.GroupID:

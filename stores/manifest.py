@@ -1,34 +1,35 @@
-"""store.json: what a store is. Spec, streams, provenance, prompts, and the plan in the segments it grew by."""
+"""What a store is: store.json, written once (spec, streams, provenance), and the plan in the segments it grew by."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from stores import schema
-from stores.canonical import content_key, differences, plain
+from stores import schema, sealed_json
+from stores.canonical import content_key, differences
 from stores.errors import StoreCorrupted, StoreMismatch, StoreMissing
+from stores.limits import LIMITS, Limits
 from stores.plan import Stream, Unit
-
-_MAX_BYTES = 1 << 30
-_PROMPT_KEYS = {"id", "label", "tags", "sha256"}
+from stores.prompts import prompt_records
+from stores.segments import Segment, read_segments, units_of
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """The content of store.json. `content_key` hashes what decides the numbers: kind, format, spec and streams."""
+    """The content of store.json and of plan/. `content_key` hashes what decides the numbers: kind, layout, spec and
+    streams."""
 
     kind: str
     spec: dict[str, Any]
     streams: tuple[Stream, ...]
     provenance: dict[str, Any]
-    prompts: tuple[dict[str, Any], ...]
-    segments: tuple[tuple[Unit, ...], ...]
+    segments: tuple[Segment, ...] = ()
     version: int = schema.FORMAT_VERSION
+    digest: str = ""
+    """of store.json, which the first segment names"""
 
     @cached_property
     def content_key(self) -> str:
@@ -37,12 +38,17 @@ class Manifest:
     @cached_property
     def units(self) -> dict[str, Unit]:
         """All planned units by key, in plan order."""
-        return {unit.key: unit for segment in self.segments for unit in segment}
+        return {unit.key: unit for segment in self.segments for unit in segment.units}
+
+    @cached_property
+    def prompts(self) -> tuple[dict[str, Any], ...]:
+        """The records of all prompts, in the order they were given."""
+        return tuple(record for segment in self.segments for record in segment.prompts)
 
     def _identity(self) -> dict[str, Any]:
         return {
             "kind": self.kind,
-            "format_version": self.version,
+            "format_version": schema.SHARD_VERSION,
             "spec": self.spec,
             "streams": {stream.name: stream.described() for stream in self.streams},
         }
@@ -56,8 +62,11 @@ class Manifest:
                 f"{path} is a store of another spec (expected: what it was made with; came: what was asked now):\n"
                 f"  {shown}\nMend: give the new spec a path of its own, or ask for what the store holds."
             )
+
+    def check_prompts(self, asked: Sequence[dict[str, Any]], path: Path) -> None:
+        """Raises StoreMismatch when a prompt that is asked for differs from the store's prompt of the same id."""
         mine = {record["id"]: record for record in self.prompts}
-        for record in asked.prompts:
+        for record in asked:
             if record["id"] in mine and mine[record["id"]] != record:
                 where = next(differences(mine[record["id"]], record))
                 raise StoreMismatch(
@@ -65,96 +74,83 @@ class Manifest:
                     "Mend: give the changed prompt a new id, or the store a new path."
                 )
 
-    def extended(self, prompts: Sequence[dict[str, Any]], segment: tuple[Unit, ...]) -> Manifest:
-        """With the prompts it did not have, and one more segment of the plan (unless it is empty)."""
+    def segment_for(
+        self, prompts: Sequence[dict[str, Any]], units: tuple[Unit, ...], provenance: dict[str, Any]
+    ) -> Segment | None:
+        """What an append adds to this store: the prompts it does not have, and these units; None for nothing."""
         known = {record["id"] for record in self.prompts}
         fresh = tuple(record for record in prompts if record["id"] not in known)
-        return replace(self, prompts=self.prompts + fresh, segments=self.segments + ((segment,) if segment else ()))
+        return Segment(fresh, units, provenance) if fresh or units else None
+
+    def extended(self, segment: Segment) -> Manifest:
+        """With one more segment of the plan."""
+        return replace(self, segments=(*self.segments, segment))
+
+    def published_segment(self, segment: Segment, folder: Path) -> Manifest | None:
+        """Makes the segment the next one of the store in `folder`. None: another writer appended in the meantime."""
+        files = [before.digest for before in self.segments if before.digest]
+        digest = segment.published(folder, len(files), files[-1] if files else self.digest)
+        return self.extended(replace(segment, digest=digest)) if digest else None
 
     def to_bytes(self) -> bytes:
-        document = {
-            schema.A_FORMAT: schema.FORMAT,
-            schema.A_VERSION: self.version,
-            schema.A_KIND: self.kind,
-            schema.A_CONTENT_KEY: self.content_key,
-            "spec": self.spec,
-            "streams": [stream.described() for stream in self.streams],
-            "provenance": self.provenance,
-            "prompts": list(self.prompts),
-            "plan": [{"units": [unit.described() for unit in segment]} for segment in self.segments],
-        }
-        return (json.dumps(document, indent=1, ensure_ascii=True, allow_nan=False) + "\n").encode()
-
-
-def prompt_records(prompts: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], ...]:
-    """Prompt records as a store keeps them: `id`, `label`, `tags`, `sha256`. Raises ValueError for doubles or strange
-    keys."""
-    records: dict[str, dict[str, Any]] = {}
-    for prompt in prompts:
-        if "id" not in prompt or not isinstance(prompt["id"], str) or not prompt["id"] or "\0" in prompt["id"]:
-            raise ValueError(f"Prompt record {dict(prompt)!r}: expected an 'id' of non-empty text without NUL.")
-        if extra := set(prompt) - _PROMPT_KEYS:
-            raise ValueError(
-                f"Prompt {prompt['id']!r} has {sorted(extra)}: expected {sorted(_PROMPT_KEYS)}; own keys belong "
-                "into 'tags'."
-            )
-        if prompt["id"] in records:
-            raise ValueError(f"Prompt id {prompt['id']!r} occurs twice: expected one record an id.")
-        records[prompt["id"]] = plain(
+        """The bytes of store.json, which holds no segment: those are files of their own."""
+        return sealed_json.sealed(
             {
-                "id": prompt["id"],
-                "label": prompt.get("label"),
-                "tags": prompt.get("tags") or {},
-                "sha256": prompt.get("sha256"),
-            },
-            f"prompt {prompt['id']!r}",
+                schema.A_KIND: self.kind,
+                schema.A_CONTENT_KEY: self.content_key,
+                "spec": self.spec,
+                "streams": [stream.described() for stream in self.streams],
+                "provenance": self.provenance,
+            }
         )
-    return tuple(records.values())
 
 
-def read_manifest(folder: Path, kind: str) -> Manifest:
-    """The manifest of the store in `folder`. Raises StoreMissing, StoreMismatch (kind, format version),
+def read_manifest(folder: Path, kind: str | None = None, limits: Limits = LIMITS) -> Manifest:
+    """What the store in `folder` is, with its whole plan. Raises StoreMissing, StoreMismatch (kind, format version),
     StoreCorrupted."""
     path = folder / schema.MANIFEST
-    if not path.is_file():
+    try:
+        document, digest = sealed_json.read(path, limits)
+    except StoreMissing:
         raise StoreMissing(
             f"{folder} holds no store: expected {schema.MANIFEST} in it. Mend: check the path, or create it."
-        )
-    if path.stat().st_size > _MAX_BYTES:
-        raise StoreCorrupted(f"{path} has {path.stat().st_size} bytes: expected less than {_MAX_BYTES}.")
+        ) from None
+    if kind not in (None, document.get(schema.A_KIND)):
+        raise StoreMismatch(f"{path} is a store of {document.get(schema.A_KIND)}: expected one of {kind}.")
+    manifest = _head(document, digest, path)
+    segments = (*manifest.segments, *read_segments(folder, digest, limits))
+    manifest = replace(manifest, segments=segments)
+    if len(manifest.units) < sum(len(segment.units) for segment in segments) or (
+        len({record["id"] for record in manifest.prompts}) < len(manifest.prompts)
+    ):
+        raise StoreCorrupted(f"{folder / schema.PLAN} plans a unit or a prompt twice: restore it from a copy.")
+    known = {record["id"] for record in manifest.prompts}
+    for unit in manifest.units.values():
+        if unknown := [prompt for prompt in unit.prompt_ids if prompt not in known]:
+            raise StoreCorrupted(f"{folder}: unit {unit.key!r} holds prompt {unknown[0]!r}, which has no record.")
+    return manifest
+
+
+def _head(document: dict[str, Any], digest: str, path: Path) -> Manifest:
+    """store.json alone; in the first version it holds prompts and plan as well."""
     try:
-        document = json.loads(path.read_bytes())
-        version = document[schema.A_VERSION]
-        if (
-            document[schema.A_FORMAT] != schema.FORMAT
-            or not isinstance(version, int)
-            or version > schema.FORMAT_VERSION
-        ):
-            raise StoreMismatch(
-                f"{path}: format {document[schema.A_FORMAT]!r} version {version!r}, expected {schema.FORMAT!r} up to "
-                f"version {schema.FORMAT_VERSION}. Mend: a newer version of this package reads it."
-            )
-        if document[schema.A_KIND] != kind:
-            raise StoreMismatch(f"{path} is a store of {document[schema.A_KIND]}: expected one of {kind}.")
+        segments = [Segment((), units_of(segment["units"]), {}) for segment in document.get("plan", [])]
+        if records := prompt_records(document.get("prompts", [])):
+            segments.insert(0, Segment(records, (), {}))
         manifest = Manifest(
-            kind=kind,
+            kind=document[schema.A_KIND],
             spec=_dict(document["spec"]),
             streams=tuple(Stream(**{**s, "layers": tuple(s["layers"])}) for s in document["streams"]),
             provenance=_dict(document["provenance"]),
-            prompts=prompt_records(document["prompts"]),
-            segments=tuple(
-                tuple(Unit(unit["key"], tuple(unit["prompt_ids"])) for unit in segment["units"])
-                for segment in document["plan"]
-            ),
-            version=version,
+            segments=tuple(segments),
+            version=document[schema.A_VERSION],
+            digest=digest,
         )
         claimed = document[schema.A_CONTENT_KEY]
-    except StoreMismatch:
-        raise
+        if manifest.kind not in schema.KINDS:
+            raise ValueError(f"kind {manifest.kind!r}: expected one of {schema.KINDS}")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise StoreCorrupted(
-            f"{path} cannot be read ({type(error).__name__}: {error}): restore it from a copy."
-        ) from error
+        raise sealed_json.unreadable(path, error) from error
     if claimed != manifest.content_key:
         raise StoreCorrupted(
             f"{path}: its content key does not fit its spec (edited by hand?): restore it from a copy."

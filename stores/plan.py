@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from stores.errors import UnknownName
 from stores.schema import DTYPES
 
 _STREAM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]*")
+_MOST_LAYERS = 10_000
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,16 @@ class Stream:
     dtype: str
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", tuple(int(layer) for layer in self.layers))
+        object.__setattr__(self, "layers", tuple(map(_whole, self.layers)))
+        object.__setattr__(self, "d_model", _whole(self.d_model))
         if not _STREAM_NAME.fullmatch(self.name):
             raise ValueError(f"Stream name {self.name!r}: expected letters, digits and _ . @ -, such as 'resid_post'.")
         if not self.layers or len(set(self.layers)) != len(self.layers) or min(self.layers) < 0:
             raise ValueError(
                 f"Stream({self.name}).layers {self.layers}: expected distinct 0-based layers, at least one."
             )
+        if len(self.layers) > _MOST_LAYERS:
+            raise ValueError(f"Stream({self.name}) has {len(self.layers)} layers: expected at most {_MOST_LAYERS}.")
         if self.d_model < 1:
             raise ValueError(f"Stream({self.name}).d_model {self.d_model}: expected at least 1.")
         if self.dtype not in DTYPES:
@@ -72,6 +77,11 @@ class Stream:
 
     def described(self) -> dict[str, Any]:
         return {"name": self.name, "layers": list(self.layers), "d_model": self.d_model, "dtype": self.dtype}
+
+
+def _whole(number: Any) -> int:
+    """Raises TypeError for fractions and text, which `int` would round or parse."""
+    return int(operator.index(number))
 
 
 def new_segment(

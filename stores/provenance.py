@@ -9,12 +9,15 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from stores.canonical import plain
+from stores.secret_text import REDACTED, names_a_secret, redacted, secrets_in
+
+__all__ = ["collect", "scrubbed", "secrets_in"]
 
 PACKAGES = (
     "misalignment-workbench", "numpy", "scipy", "h5py", "xxhash", "torch", "triton", "transformers", "tokenizers",
@@ -25,19 +28,6 @@ ENVIRONMENT = (
     "PYTHONHASHSEED", "PYTORCH_CUDA_ALLOC_CONF", "TOKENIZERS_PARALLELISM", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE",
     "RANK", "WORLD_SIZE", "SLURM_JOB_ID", "SLURM_ARRAY_TASK_ID",
 )  # fmt: skip
-REDACTED = "<redacted>"
-
-_SECRET_NAME = re.compile(
-    r"(?:^|[_\-.])(?:api[_\-]?key|key|token|secret|password|passwd|credentials?|auth)s?$", re.IGNORECASE
-)
-_HARMLESS_NAME = re.compile(
-    r"(?:^|[_\-.])(?:content|unit|pad|eos|bos|image|max|special)[_\-.]?(?:key|token)s?$", re.IGNORECASE
-)
-_SECRET_SHAPES = re.compile(
-    r"\b(?:sk-[A-Za-z0-9_-]{16,}|hf_[A-Za-z0-9]{16,}|AKIA[0-9A-Z]{12,}|gh[pousr]_[A-Za-z0-9]{16,}"
-    r"|github_pat_[A-Za-z0-9_]{16,}|xox[abpr]-[A-Za-z0-9-]{10,}|AIza[A-Za-z0-9_-]{30,}"
-    r"|eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{5,})"
-)
 _URL = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?:[^/\s@]+@)?(?P<rest>[^\s?#]*)(?:\?[^\s#]*)?(?:#\S*)?", re.IGNORECASE
 )
@@ -69,56 +59,22 @@ def collect(**facts: Any) -> dict[str, Any]:
 
 
 def scrubbed(value: Any) -> Any:
-    """`value` without secrets: known shapes (hf_..., sk-...), values of *_KEY and *_TOKEN variables, the
-    parts of URLs that carry passwords, and anything kept under a secret's name. The home folder becomes `~`.
-    Scrubbing twice changes nothing.
+    """`value` without secrets (`redacted`), and without the parts of URLs that carry passwords. The home folder becomes
+    `~`. Scrubbing twice changes nothing.
     """
-    return _scrubbed(value, "", _environment_secrets())
+    return _plain_places(redacted(value))
 
 
-def _scrubbed(value: Any, name: str, known: list[str]) -> Any:
+def _plain_places(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _scrubbed(item, str(key), known) for key, item in value.items()}
+        return {key: _plain_places(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_scrubbed(item, name, known) for item in value]
+        return [_plain_places(item) for item in value]
     if not isinstance(value, str):
         return value
-    if value and _names_a_secret(name):
-        return REDACTED
-    text = value
-    for secret in known:
-        text = text.replace(secret, REDACTED)
-    text = _SECRET_SHAPES.sub(REDACTED, text)
-    text = _URL.sub(lambda match: match["scheme"] + match["rest"], text)
+    text = _URL.sub(lambda match: match["scheme"] + match["rest"], value)
     home = str(Path.home())
     return text.replace(home, "~") if len(home) > 1 else text
-
-
-def secrets_in(value: Any) -> list[str]:
-    """The places inside `value` that hold what looks like a secret: `["model.path"]`."""
-    return list(_secrets_in(value, "", _environment_secrets()))
-
-
-def _secrets_in(value: Any, where: str, known: list[str]) -> Iterator[str]:
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _secrets_in(item, f"{where}.{key}" if where else str(key), known)
-    elif isinstance(value, list | tuple):
-        for i, item in enumerate(value):
-            yield from _secrets_in(item, f"{where}[{i}]", known)
-    elif isinstance(value, str) and (any(secret in value for secret in known) or _SECRET_SHAPES.search(value)):
-        yield where
-
-
-def _names_a_secret(name: str) -> bool:
-    return bool(_SECRET_NAME.search(name)) and not _HARMLESS_NAME.search(name)
-
-
-def _environment_secrets() -> list[str]:
-    """Longest first, so that a secret that contains another leaves no remainder. Short values would redact
-    ordinary words."""
-    values = {value for name, value in os.environ.items() if _names_a_secret(name) and len(value) >= 8}
-    return sorted(values, key=len, reverse=True)
 
 
 def _command(arguments: list[str]) -> list[str]:
@@ -126,7 +82,7 @@ def _command(arguments: list[str]) -> list[str]:
     out, hide_next = [], False
     for argument in arguments:
         flag = _FLAG.fullmatch(argument)
-        secret = flag is not None and _names_a_secret(flag["name"])
+        secret = flag is not None and names_a_secret(flag["name"])
         if hide_next and not argument.startswith("-"):
             out.append(REDACTED)
         elif secret and flag is not None and flag["value"]:

@@ -7,15 +7,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stores import safe_h5, schema
+from stores import frames, safe_h5, schema
 from stores.canonical import plain
 from stores.columns import Cell, Columns, build_table, columns_of, read_table
 from stores.conditions import matching
 from stores.errors import UnknownName
 from stores.folder import ShardFolder, Status
+from stores.limits import LIMITS, Limits
 from stores.plan import Unit
 from stores.provenance import scrubbed
 from stores.seals import Span
+from stores.verifying import faults
 
 if TYPE_CHECKING:
     import pandas
@@ -58,9 +60,9 @@ class ResultTable:
         return cls(folder, folder.manifest.spec, folder.manifest.provenance)
 
     @classmethod
-    def open(cls, path: str | Path) -> ResultTable:
-        """The table at `path`. Needs neither the log nor write permission."""
-        folder = ShardFolder.open(path, schema.KIND_RESULTS)
+    def open(cls, path: str | Path, limits: Limits = LIMITS) -> ResultTable:
+        """The table at `path`. Needs neither the log nor write permission. `limits`: what its files may declare."""
+        folder = ShardFolder.open(path, schema.KIND_RESULTS, limits)
         return cls(folder, folder.manifest.spec, folder.manifest.provenance)
 
     # What it is
@@ -77,6 +79,11 @@ class ResultTable:
     @property
     def provenance(self) -> dict[str, Any]:
         return dict(self._provenance)
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """The attributes that every file made from this table carries; none of a table in memory."""
+        return {} if self._folder is None else dict(self._folder.origin)
 
     @property
     def plan(self) -> list[str]:
@@ -102,8 +109,9 @@ class ResultTable:
             return [key for key in self._planned if key not in self._memory]
         return [unit.key for unit in self._folder.missing()]
 
-    def commit(self, key: str | Unit, rows: Sequence[Mapping[str, Any]]) -> bool:
+    def commit(self, key: str | Unit, rows: Sequence[Mapping[str, Any]], note: str = "") -> bool:
         """Makes the rows of one unit durable. False: another writer was first, and its rows were verified and kept.
+        `note` is stored with them (such as "split: out of memory").
 
         Raises ValueError for a key that is not planned, or a value that is no str, int, float, bool or None.
         """
@@ -114,14 +122,15 @@ class ResultTable:
                 raise ValueError(f"Unit {key!r} is not in the plan of this table: expected a key from `missing()`.")
             return self._memory.setdefault(key, columns) is columns
         unit = self._folder.checked_unit(Unit(key, ()))
-        data = build_table(self._folder.root_attributes(unit), columns)
-        return self._folder.commit(unit, data, {"rows": len(rows)}, confirm=lambda: self._checked(unit))
+        data = build_table(self._folder.root_attributes(unit, note), columns)
+        return self._folder.commit(unit, data, {"rows": len(rows)}, confirm=lambda: self.checked(unit))
 
     # Checking
 
-    def verify(self) -> list[str]:
-        """Reads every byte: one line a fault, naming file and mend; an empty list is a sound table."""
-        return [] if self._folder is None else self._folder.problems(self._checked)
+    def verify(self, deep: bool = False) -> list[str]:
+        """One line a fault, naming file and mend; an empty list is a sound table. Fast by names and sizes; `deep` reads
+        every byte, as ActivationStore.verify does."""
+        return [] if self._folder is None else faults(self._folder, self.checked, deep)
 
     # Reading
 
@@ -153,13 +162,10 @@ class ResultTable:
 
     def to_pandas(self) -> pandas.DataFrame:
         """All rows as a data frame. Raises ImportError, with the install command, where pandas is missing."""
-        try:
-            import pandas
-        except ImportError as error:
-            raise ImportError(
-                "to_pandas() needs pandas: pip install pandas. Without it, rows() gives dicts."
-            ) from error
-        return pandas.DataFrame(self.rows(), columns=self.columns)
+        return frames.data_frame(self.rows(), self.columns)
+
+    def _repr_html_(self) -> str:
+        return frames.html_table(repr(self), self.rows())
 
     # Inside
 
@@ -180,14 +186,15 @@ class ResultTable:
             tables.append(self._read[unit.key][1])
         return tables
 
-    def _checked(self, unit: Unit) -> list[Span]:
-        """Raises StoreCorrupted, UnsafeFile; nothing in a result shard lies outside its whole hash."""
+    def checked(self, unit: Unit) -> list[Span]:
+        """Reads one whole shard, as `verify(deep=True)` does. Raises StoreCorrupted, UnsafeFile. (Values lie nowhere
+        apart: nothing in a result shard is outside its whole hash.)"""
         self._columns_of_unit(unit)
         return []
 
     def _columns_of_unit(self, unit: Unit) -> Columns:
         assert self._folder is not None
-        with safe_h5.opened(self._folder.shard_path(unit)) as file:
+        with safe_h5.opened(self._folder.shard_path(unit), self._folder.limits) as file:
             self._folder.check_identity(file, unit)
             return read_table(file)
 

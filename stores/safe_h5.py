@@ -4,16 +4,14 @@ HDF5 can point out of a file in four ways (soft, external, virtual, external raw
 any file on the machine), can declare terabytes in a kilobyte, and loads shared objects for unknown filters. A sealed
 shard has none of these, so each is refused by name (`UnsafeFile`). The file is read through an open descriptor, so the
 bytes that were checked are the bytes that are read. No check here makes libhdf5 itself safe against a malformed file:
-what comes from strangers belongs into a process of its own.
+what comes from strangers belongs into a process of its own (`stores.untrusted`).
 """
 
 from __future__ import annotations
 
-import json
-import math
+import hashlib
 import os
-import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,32 +19,24 @@ from typing import Any
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5g, h5l, h5o, h5s, h5t, h5z  # pyright: ignore[reportAttributeAccessIssue]
+from h5py import h5a, h5d, h5g, h5pl, h5s, h5t  # pyright: ignore[reportAttributeAccessIssue]
 
-from stores.errors import StoreCorrupted, StoreMissing, UnsafeFile
-from stores.schema import bfloat16_type
+from stores import safe_text
+from stores.errors import StoreCorrupted, StoreError, UnsafeFile
+from stores.limits import LIMITS as LIMITS
+from stores.limits import Limits as Limits
+from stores.safe_chunks import check_packed
+from stores.safe_objects import Declared, check_size_in_memory, walk
+from stores.safe_text import open_descriptor as open_descriptor
 
-_H5_FAULTS = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError, SystemError)
-_FILTERS = {h5z.FILTER_FLETCHER32, h5z.FILTER_SHUFFLE, h5z.FILTER_DEFLATE, h5z.FILTER_LZF}
-_LAYOUTS = {h5d.COMPACT, h5d.CONTIGUOUS, h5d.CHUNKED}
-_SCALE_LINKS = {b"DIMENSION_LIST", b"REFERENCE_LIST"}  # references, written by the dimension scales and never followed
+MEND = "Mend: delete this shard and run the same command again; only this unit is done anew."
+_H5_FAULTS = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError,
+              SystemError, AssertionError)  # fmt: skip
+_SIGNATURE, _NOWHERE = b"\x89HDF\r\n\x1a\n", b"\xff" * 8
 
-
-@dataclass(frozen=True)
-class Limits:
-    """What a file may declare. The defaults are far above what a shard of ours holds."""
-
-    dataset_bytes: int = 64 << 30
-    array_bytes: int = 1 << 30
-    chunk_bytes: int = 256 << 20
-    attribute_bytes: int = 1 << 20
-    objects: int = 100_000
-    depth: int = 16
-    expansion: int = 1000
-    """declared / stored bytes of one dataset, above 1 GiB declared"""
-
-
-LIMITS = Limits()
+# An unknown filter makes libhdf5 search these folders for a shared object and run it: there is nothing to find now.
+while h5pl.size():
+    h5pl.remove(0)
 
 
 @dataclass
@@ -55,9 +45,12 @@ class SafeFile:
 
     path: Path
     descriptor: int
+    size: int
     limits: Limits
     file: h5py.File
+    sources: frozenset[str] = frozenset()
     datasets: dict[str, h5d.DatasetID] = field(default_factory=dict)
+    declared: dict[str, Declared] = field(default_factory=dict)
     groups: dict[str, h5g.GroupID] = field(default_factory=dict)
 
     def children(self, group: str) -> list[str]:
@@ -71,25 +64,26 @@ class SafeFile:
             raise StoreCorrupted(f"{self.path}: dataset {path} is missing; expected a whole shard. {MEND}")
         return self.datasets[path]
 
-    def array(self, path: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
-        """The whole dataset; `shape` is what the schema expects (-1: any size). For indexes, never for activations."""
+    def array(self, path: str, shape: tuple[int, ...] | None = None, kinds: str = "") -> np.ndarray:
+        """The whole dataset; `shape` is what the schema expects (-1: any size), `kinds` are NumPy's letters for the
+        types that it may have ("iu", "S"). For indexes, never for activations."""
         dataset = self.dataset(path)
-        found = dataset.shape
+        found = self.declared[path].shape
         fits = shape is None or (
             len(found) == len(shape) and all(want in (-1, have) for want, have in zip(shape, found, strict=True))
         )
         if not fits:
             raise StoreCorrupted(f"{self.path}: {path} has shape {found}, expected {shape}. {MEND}")
-        size = math.prod(found) * dataset.get_type().get_size()
-        if size > self.limits.array_bytes:
-            raise UnsafeFile(f"{self.path}: {path} declares {size} bytes, expected at most {self.limits.array_bytes}.")
-        if size and dataset.get_storage_size() == 0:
-            raise UnsafeFile(f"{self.path}: {path} declares {size} bytes and stores none.")
-        out = np.empty(found, dtype=dataset.dtype)
-        if size:
-            with self.guarded(path):
+        with self.guarded(path):
+            dtype = dataset.dtype
+            if kinds and dtype.kind not in kinds:
+                raise StoreCorrupted(f"{self.path}: {path} holds {dtype}, expected one of the kinds {kinds!r}. {MEND}")
+            check_size_in_memory(self, path, self.declared[path])
+            check_packed(self, path, self.declared[path])
+            out = np.empty(found, dtype=dtype)
+            if out.nbytes:
                 dataset.read(h5s.ALL, h5s.ALL, out)
-        return out
+        return out.view(np.uint8) != 0 if dtype.kind == "b" else out
 
     def text(self, name: str, of: str = "/") -> str:
         """A fixed-length text attribute of the object `of`."""
@@ -105,140 +99,65 @@ class SafeFile:
             return bytes(out[()]).decode("utf-8", "surrogatepass")
 
     def json(self, name: str, of: str = "/") -> Any:
-        return json.loads(self.text(name, of))
+        return safe_text.parsed(self.text(name, of), f"{self.path}: attribute {name!r} of {of}", self.limits)
 
     @contextmanager
     def guarded(self, what: str) -> Iterator[None]:
         """libhdf5 reports damage as OSError or RuntimeError alike; both become StoreCorrupted that names the place."""
         try:
             yield
+        except StoreError:
+            raise
         except _H5_FAULTS as error:
-            if isinstance(error, StoreCorrupted | UnsafeFile | StoreMissing):
-                raise
             raise StoreCorrupted(f"{self.path}: {what} cannot be read ({error}). {MEND}") from error
 
 
-MEND = "Mend: delete this shard and run the same command again; only this unit is done anew."
-
-
-def open_descriptor(path: Path) -> int:
-    """A read-only descriptor of a regular file; symbolic links, pipes and devices are refused."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except FileNotFoundError:
-        raise StoreMissing(f"{path} is not there: expected a sealed shard. {MEND}") from None
-    except OSError as error:
-        raise UnsafeFile(f"{path} cannot be opened as a regular file ({error.strerror}).") from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise UnsafeFile(f"{path} is not a regular file.")
-    return descriptor
-
-
 @contextmanager
-def opened(path: str | Path, limits: Limits = LIMITS) -> Iterator[SafeFile]:
-    """The file, walked and checked. Raises StoreMissing, UnsafeFile, or StoreCorrupted when libhdf5 cannot read it."""
+def opened(
+    path: str | Path, limits: Limits = LIMITS, *, sha256: str | None = None, sources: Collection[str] = ()
+) -> Iterator[SafeFile]:
+    """The file, walked and checked. Raises StoreMissing, UnsafeFile, or StoreCorrupted when libhdf5 cannot read it.
+
+    `sha256`: the digest that its bytes must have, before libhdf5 sees them. `sources`: names of the files that virtual
+    datasets may point to, relative to its folder (an index over shards); none by default.
+    """
     path = Path(path)
     with os.fdopen(open_descriptor(path), "rb", buffering=0) as raw:
+        if sha256 is not None and (came := hashlib.file_digest(raw, "sha256").hexdigest()) != sha256:  # pyright: ignore[reportArgumentType]
+            raise StoreCorrupted(f"{path} has sha256 {came}, expected {sha256}. {MEND}")
+        size = os.fstat(raw.fileno()).st_size
+        _check_beginning(path, os.pread(raw.fileno(), 48, 0), size)
+        raw.seek(0)
         try:
             file = h5py.File(raw, mode="r", locking=False)
         except _H5_FAULTS as error:
             raise StoreCorrupted(f"{path} is not a readable HDF5 file ({error}). {MEND}") from error
         with file:
-            safe = SafeFile(path, raw.fileno(), limits, file)
+            safe = SafeFile(path, raw.fileno(), size, limits, file, frozenset(sources))
             with safe.guarded("the tree of groups"):
-                _walk(safe)
+                walk(safe)
             yield safe
 
 
-def _walk(safe: SafeFile) -> None:
-    """Every object once, one link at a time: h5py would follow a link in the middle of a path without a word."""
-    root = h5g.open(safe.file.id, b"/")
-    safe.groups["/"] = root
-    _check_attributes(safe, "/", root)
-    seen = {h5o.get_info(root).addr}
-    waiting = [("", root, 1)]
-    while waiting:
-        prefix, group, depth = waiting.pop()
-        links: list[tuple[bytes, Any]] = []
-        if len(seen) + group.get_num_objs() > safe.limits.objects:
-            raise UnsafeFile(f"{safe.path}: more than {safe.limits.objects} objects.")
-        group.links.iterate(lambda name, info, links=links: links.append((name, info.type)), info=True)
-        for name, kind in links:
-            path = f"{prefix}/{name.decode('utf-8', 'backslashreplace')}"
-            if kind != h5l.TYPE_HARD:
-                words = {h5l.TYPE_SOFT: "a soft link", h5l.TYPE_EXTERNAL: "an external link"}
-                raise UnsafeFile(
-                    f"{safe.path}: {path} is {words.get(kind, 'a user-defined link')}; expected hard links."
-                )
-            if depth > safe.limits.depth:
-                raise UnsafeFile(f"{safe.path}: {path} lies more than {safe.limits.depth} groups deep.")
-            thing = h5o.open(group, name)
-            address = h5o.get_info(thing).addr
-            if address in seen:
-                raise UnsafeFile(f"{safe.path}: {path} is a second name of another object (a cycle or an alias).")
-            seen.add(address)
-            if not isinstance(thing, h5g.GroupID | h5d.DatasetID):
-                raise UnsafeFile(f"{safe.path}: {path} is neither group nor dataset ({type(thing).__name__}).")
-            _check_attributes(safe, path, thing)
-            if isinstance(thing, h5g.GroupID):
-                safe.groups[path] = thing
-                waiting.append((path, thing, depth + 1))
-            else:
-                _check_dataset(safe, path, thing)
-                safe.datasets[path] = thing
-
-
-def _check_dataset(safe: SafeFile, path: str, dataset: h5d.DatasetID) -> None:
-    plist = dataset.get_create_plist()
-    layout = plist.get_layout()
-    if layout == h5d.VIRTUAL:
-        raise UnsafeFile(f"{safe.path}: {path} is a virtual dataset: it would read other files.")
-    if layout not in _LAYOUTS:
-        raise UnsafeFile(f"{safe.path}: {path} has the unknown layout {layout}.")
-    if plist.get_external_count():
-        raise UnsafeFile(f"{safe.path}: {path} has external raw storage: it would read other files.")
-    for i in range(plist.get_nfilters()):
-        if (code := plist.get_filter(i)[0]) not in _FILTERS:
-            raise UnsafeFile(f"{safe.path}: {path} uses filter {code}; expected fletcher32, shuffle, gzip or lzf.")
-    kind = dataset.get_type()
-    if not _plain_type(kind):
-        raise UnsafeFile(f"{safe.path}: {path} has a type that shards never hold (class {kind.get_class()}).")
-    limits = safe.limits
-    declared = math.prod(dataset.shape) * kind.get_size()
-    if declared > limits.dataset_bytes:
+def _check_beginning(path: Path, head: bytes, size: int) -> None:
+    """The superblock of format 2 or 3, at the very beginning, whose metadata has checksums. Raises UnsafeFile for what
+    else a superblock can announce: other content before it, drivers, shared messages, images of a cache, other files'
+    bytes behind its end."""
+    if head[:8] != _SIGNATURE or len(head) < 48:
+        raise StoreCorrupted(f"{path} is not a readable HDF5 file (it does not begin as one). {MEND}")
+    version, offsets, lengths, flags = head[8:12]
+    if version not in (2, 3):
         raise UnsafeFile(
-            f"{safe.path}: {path} declares {declared} bytes, expected at most {limits.dataset_bytes}; "
-            "a larger file needs Limits(dataset_bytes=...)."
+            f"{path}: superblock of version {version}; expected version 2 or 3 (libver='latest'), in which all "
+            "metadata has checksums."
         )
-    if declared > 1 << 30 and declared > limits.expansion * dataset.get_storage_size():
-        raise UnsafeFile(f"{safe.path}: {path} declares {declared} bytes and stores {dataset.get_storage_size()}.")
-    if layout == h5d.CHUNKED:
-        chunk = math.prod(plist.get_chunk()) * kind.get_size()
-        if chunk > limits.chunk_bytes:
-            raise UnsafeFile(f"{safe.path}: {path} has chunks of {chunk} bytes, expected at most {limits.chunk_bytes}.")
-
-
-def _check_attributes(safe: SafeFile, path: str, owner: h5g.GroupID | h5d.DatasetID) -> None:
-    for i in range(h5a.get_num_attrs(owner)):
-        attribute = h5a.open(owner, index=i)
-        if attribute.get_storage_size() > safe.limits.attribute_bytes:
-            raise UnsafeFile(
-                f"{safe.path}: attribute {attribute.name!r} of {path} has {attribute.get_storage_size()} bytes, "
-                f"expected at most {safe.limits.attribute_bytes}."
-            )
-        if attribute.name not in _SCALE_LINKS and not _plain_type(attribute.get_type()):
-            raise UnsafeFile(f"{safe.path}: attribute {attribute.name!r} of {path} has a type that shards never hold.")
-
-
-def _plain_type(kind: h5t.TypeID) -> bool:
-    """Integers, IEEE floats, bfloat16, booleans and fixed-length text; nothing compound, ragged, opaque or
-    referring."""
-    if isinstance(kind, h5t.TypeEnumID):
-        return kind.get_size() == 1 and kind.get_nmembers() == 2
-    if isinstance(kind, h5t.TypeStringID):
-        return not kind.is_variable_str() and kind.get_size() <= 1 << 20
-    if isinstance(kind, h5t.TypeIntegerID):
-        return kind.get_size() <= 8
-    floats = (h5t.IEEE_F16LE, h5t.IEEE_F32LE, h5t.IEEE_F64LE, h5t.IEEE_F32BE, bfloat16_type())
-    return isinstance(kind, h5t.TypeFloatID) and any(kind.equal(known) for known in floats)
+    base, extension, end = head[12:20], head[20:28], int.from_bytes(head[28:36], "little")
+    if (offsets, lengths) != (8, 8) or any(base) or extension != _NOWHERE:
+        raise UnsafeFile(
+            f"{path}: its superblock has addresses of {offsets} and {lengths} bytes, a base address or an extension; "
+            "a sealed shard has addresses of 8 bytes, and neither."
+        )
+    if flags & 0x7:
+        raise StoreCorrupted(f"{path} was not closed by its writer (flags {flags}). {MEND}")
+    if end != size:
+        raise StoreCorrupted(f"{path} has {size} bytes and announces {end}. {MEND}")

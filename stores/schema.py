@@ -2,10 +2,13 @@
 
 A store is a folder:
 
-    store.json                             what it is: spec, provenance, prompts, plan
+    store.json                             what it is: spec, streams, provenance; written once, with its own digest
+    plan/<number>.json                     prompts and units, one file an append, each naming the digest of the last
     shards/<key[:2]>/<key>.h5              sealed HDF5 files, never modified
     commits/<host>.<pid>.<random>.jsonl    one log per writer; rebuildable from the shards
     tmp/                                   files under construction
+    quarantine/                            damaged shards that `repair` took out of the way
+    index.h5                               virtual datasets over the shards for outside tools; can be made anew
 
 An activation shard has one group a stream, so that xarray opens it whole, coordinates included
 (`xr.open_dataset(shard, engine="h5netcdf", group="activations/resid_post")`):
@@ -30,12 +33,19 @@ import numpy as np
 from h5py import h5t
 
 FORMAT = "misalignment-workbench-store"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""of the folder: the first version had prompts and plan inside store.json, without a digest"""
+SHARD_VERSION = 1
+"""of the files in it"""
 
 # Folder
 MANIFEST = "store.json"
-SHARDS, COMMITS, TMP = "shards", "commits", "tmp"
+PLAN, SHARDS, COMMITS, TMP, QUARANTINE = "plan", "shards", "commits", "tmp", "quarantine"
+FOLDERS = (PLAN, SHARDS, COMMITS, TMP)
+SHARD_SUFFIX = ".h5"
+INDEX = "index.h5"
 KIND_ACTIVATIONS, KIND_RESULTS = "activations", "results"
+KINDS = (KIND_ACTIVATIONS, KIND_RESULTS)
 
 # Root attributes of every shard
 A_FORMAT, A_VERSION, A_KIND = "format", "format_version", "kind"

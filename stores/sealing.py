@@ -7,7 +7,7 @@ of edge chunks, gaps between objects) is a hole, and reads as zeros.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import h5py
@@ -18,6 +18,7 @@ from jaxtyping import Shaped, UInt8
 
 from stores import h5_write, publish, schema
 from stores.block import Block, Codes
+from stores.nonfinite import nonfinite
 from stores.plan import Stream
 from stores.seals import Seal
 from stores.shard import index_hash
@@ -31,11 +32,15 @@ class _Values:
     """The values of one stream, where they go, and the table that their hashes go into."""
 
     stream: Stream
-    values: Shaped[np.ndarray, "layer row d_model"]
+    block: Block
     known_finite: bool
     offset: int
     table_offset: int
     table: UInt8[np.ndarray, "layer chunk 16"]
+
+    @property
+    def values(self) -> Shaped[np.ndarray, "layer row d_model"]:
+        return self.block.values
 
     @property
     def chunk_bytes(self) -> int:
@@ -55,11 +60,13 @@ class _Values:
         """One pass, a chunk at a time while it is cached: looked at for NaN, hashed, written. Raises NotFinite."""
         stored, size, at, hashes = schema.DTYPES[self.stream.dtype], self.chunk_bytes, self.offset, []
         step = size // stored.raw.itemsize
-        for layer, plane in zip(self.stream.layers, self.planes(), strict=True):
+        for plane in self.planes():
             codes, data = Codes(plane, stored), plane.view(np.uint8).data
             for start in range(0, len(plane), step):
                 if not self.known_finite and not codes.finite(start, start + step):
-                    raise codes.not_finite(f"{where}, layer {layer}")
+                    found = nonfinite(self.block, self.stream)
+                    assert found is not None
+                    raise found.refusal(where)
                 chunk = data[start * stored.raw.itemsize :][:size]
                 # HDF5 stores edge chunks whole.
                 whole = chunk if len(chunk) == size else bytes(chunk).ljust(size, b"\0")
@@ -88,9 +95,13 @@ class ActivationShard:
         blocks: Mapping[str, Block],
         allow_nonfinite: bool = False,
         where: str = "",
+        also: Callable[[h5f.FileID], object] | None = None,
     ) -> None:
+        """`also` writes more into the file while its metadata are made (an export's prompts)."""
         self._where = where
         skeleton, listed = Skeleton(), [blocks[stream.name] for stream in streams]
+        if allow_nonfinite:
+            attributes = {**attributes, schema.A_NOTE: _with_nonfinite(attributes, streams, listed)}
         # "latest" gives each metadata block a checksum: with it, a flipped bit outside the data never passed unnoticed.
         with h5py.File(
             skeleton, "w", libver="latest", alignment_threshold=_ALIGNED_FROM, alignment_interval=_ALIGNED_TO
@@ -100,13 +111,15 @@ class ActivationShard:
             h5_write.write_encoding(file.id, "activation-shard")
             values = [_reserve_values(file.id, *both) for both in zip(streams, listed, strict=True)]
             for (dataset, _), stream, block in zip(values, streams, listed, strict=True):
-                _write_index(file.id, dataset, stream, block)
+                write_index(file.id, dataset, stream, block)
             group = h5_write.group(file.id, schema.CHUNK_HASHES)
             tables = [_reserve_table(group, *both) for both in zip(streams, listed, strict=True)]
+            if also is not None:
+                also(file.id)
         self.size = skeleton.size
-        self._metadata = skeleton.pieces()
-        self._values = [
-            _Values(stream, block.values, allow_nonfinite or block.finite, offset, *table)
+        self.metadata = skeleton.pieces()
+        self.reserved = [
+            _Values(stream, block, allow_nonfinite or block.finite, offset, *table)
             for stream, block, (_, offset), table in zip(streams, listed, values, tables, strict=True)
             if table[1].size
         ]
@@ -117,17 +130,17 @@ class ActivationShard:
         Raises OSError (disk full), NotFinite; the file is then worthless.
         """
         os.ftruncate(descriptor, self.size)
-        for values in self._values:
-            values.write(descriptor, f"{self._where}, stream {values.stream.name!r}")
-        tables = [(values.table_offset, values.table.tobytes()) for values in self._values]
-        outside = [*self._metadata, *tables]
+        for values in self.reserved:
+            values.write(descriptor, self._where)
+        tables = [(values.table_offset, values.table.tobytes()) for values in self.reserved]
+        outside = [*self.metadata, *tables]
         for offset, data in outside:
             publish.write_at(descriptor, data, offset)
         self._seal(outside, seal)
 
     def _seal(self, outside: Sequence[tuple[int, bytes]], seal: Seal) -> None:
         """In file order, as any reader will find it; what was never written reads as zeros."""
-        parts: list[tuple[int, bytes | _Values]] = [*outside, *((values.offset, values) for values in self._values)]
+        parts: list[tuple[int, bytes | _Values]] = [*outside, *((values.offset, values) for values in self.reserved)]
         at = 0
         for offset, part in sorted(parts, key=lambda part: part[0]):
             seal.update(bytes(offset - at))
@@ -138,6 +151,12 @@ class ActivationShard:
                 seal.update(part)
                 at = offset + len(part)
         seal.update(bytes(self.size - at))
+
+
+def _with_nonfinite(attributes: Mapping[str, str], streams: Sequence[Stream], blocks: Sequence[Block]) -> str:
+    """The note of a shard that may hold NaN, with how many it holds and where."""
+    found = [nonfinite(block, stream) for stream, block in zip(streams, blocks, strict=True) if not block.finite]
+    return "; ".join(filter(None, [attributes.get(schema.A_NOTE, ""), *(str(one) for one in found if one)]))
 
 
 def _reserve_values(root: h5f.FileID, stream: Stream, block: Block) -> tuple[h5d.DatasetID, int]:
@@ -152,7 +171,7 @@ def _reserve_values(root: h5f.FileID, stream: Stream, block: Block) -> tuple[h5d
     return values, _first_byte(values, shape, chunk)
 
 
-def _write_index(root: h5f.FileID, values: h5d.DatasetID, stream: Stream, block: Block) -> None:
+def write_index(root: h5f.FileID, values: h5d.DatasetID, stream: Stream, block: Block) -> None:
     """What the rows and axes of the values mean: the row index, and netCDF's dimension scales."""
     group = h5g.open(root, f"{schema.ACTIVATIONS}/{stream.name}".encode())
     layers = np.array(stream.layers, dtype="<i4")
@@ -164,8 +183,8 @@ def _write_index(root: h5f.FileID, values: h5d.DatasetID, stream: Stream, block:
     for axis, scale in enumerate(scales):
         h5ds.attach_scale(values, scale, axis)
     columns = {
-        schema.PROMPT_ID: _fixed_text(block.prompt_id),
-        schema.VARIANT: _fixed_text(block.variant),
+        schema.PROMPT_ID: fixed_text(block.prompt_id),
+        schema.VARIANT: fixed_text(block.variant),
         schema.POSITION: np.asarray(block.position),
         schema.TOKEN_ID: np.asarray(block.token_id),
     }
@@ -197,7 +216,7 @@ def _reserve_table(group: h5g.GroupID, stream: Stream, block: Block) -> tuple[in
     return dataset.get_offset() or 0, table
 
 
-def _fixed_text(texts: Sequence[str]) -> np.ndarray:
+def fixed_text(texts: Sequence[str]) -> np.ndarray:
     codes = {text: code for code, text in enumerate(dict.fromkeys(texts))}
     encoded = [text.encode("utf-8", "surrogatepass") for text in codes]
     distinct = np.array(encoded, dtype=h5py.string_dtype("utf-8", max([1, *map(len, encoded)])))

@@ -19,7 +19,7 @@ from h5py import h5d  # pyright: ignore[reportAttributeAccessIssue]
 from jaxtyping import Float, Int64, Integer, Shaped, UInt8
 
 from stores import safe_h5, schema
-from stores.errors import StoreCorrupted
+from stores.errors import NotFinite, StoreCorrupted, UnsafeFile
 from stores.plan import Stream
 from stores.safe_h5 import MEND, SafeFile
 from stores.seals import Span
@@ -56,8 +56,9 @@ def index_hash(columns: Sequence[np.ndarray]) -> str:
 def read_index(file: SafeFile, stream: Stream) -> StreamIndex:
     """The index of one stream of an opened shard. Raises StoreCorrupted when anything in it differs from the schema."""
     at = f"/{schema.ACTIVATIONS}/{stream.name}"
-    columns = {name: file.array(f"{at}/{name}", (-1,)) for name in (*_TEXT_COLUMNS, *_NUMBER_COLUMNS)}
-    layers = file.array(f"{at}/{schema.LAYER}", (len(stream.layers),))
+    columns = {name: file.array(f"{at}/{name}", (-1,), kinds="S") for name in _TEXT_COLUMNS}
+    columns |= {name: file.array(f"{at}/{name}", (-1,), kinds="iu") for name in _NUMBER_COLUMNS}
+    layers = file.array(f"{at}/{schema.LAYER}", (len(stream.layers),), kinds="iu")
     if file.text(schema.A_INDEX_HASH, at) != index_hash([layers, *columns.values()]):
         raise StoreCorrupted(f"{file.path}: the row index of {stream.name} does not fit its hash. {MEND}")
     if tuple(layers.tolist()) != stream.layers:
@@ -80,7 +81,9 @@ def read_index(file: SafeFile, stream: Stream) -> StreamIndex:
         token_id=columns[schema.TOKEN_ID].astype(np.int64),
         chunk_rows=chunk_rows,
         offsets=_chunk_offsets(file, stream, rows, chunk_rows),
-        hashes=file.array(f"/{schema.CHUNK_HASHES}/{stream.name}", (len(stream.layers), chunks, schema.HASH_BYTES)),
+        hashes=file.array(
+            f"/{schema.CHUNK_HASHES}/{stream.name}", (len(stream.layers), chunks, schema.HASH_BYTES), kinds="u"
+        ),
         status=(status.st_size, status.st_mtime_ns),
     )
 
@@ -104,6 +107,8 @@ def _chunk_offsets(file: SafeFile, stream: Stream, rows: int, chunk_rows: int) -
             f"{file.path}: {at} is not in unfiltered chunks of (1, {chunk_rows}, {stream.d_model}). {MEND}"
         )
     size = chunk_rows * stream.d_model * stored.raw.itemsize
+    if offsets.size * size > file.size:  # before each of them is asked for
+        raise StoreCorrupted(f"{file.path}: {at} has {offsets.size} chunks of {size} bytes in {file.size}. {MEND}")
 
     def note(info: h5d.StoreInfo) -> None:
         layer, row, _ = info.chunk_offset
@@ -112,7 +117,13 @@ def _chunk_offsets(file: SafeFile, stream: Stream, rows: int, chunk_rows: int) -
 
     with file.guarded(at):
         dataset.chunk_iter(note)
+    _check_apart(file, at, np.sort(offsets[offsets >= 0]), size)
     return offsets
+
+
+def _check_apart(file: SafeFile, at: str, offsets: Int64[np.ndarray, " chunk"], size: int) -> None:
+    if (np.diff(offsets) < size).any():
+        raise UnsafeFile(f"{file.path}: chunks of {at} share their bytes: a small file would fill the memory.")
 
 
 def read_rows(
@@ -146,15 +157,23 @@ def read_rows(
         os.close(descriptor)
 
 
-def check_chunks(index: StreamIndex, stream: Stream) -> list[Span]:
-    """Every chunk of one stream of a shard against its hash: returns where they lie. Raises StoreCorrupted."""
+def check_chunks(index: StreamIndex, stream: Stream, finite: bool = False) -> list[Span]:
+    """Every chunk of one stream of a shard against its hash: returns where they lie. Raises StoreCorrupted; where
+    values are to be `finite`, NotFinite with how many are not."""
     descriptor = safe_h5.open_descriptor(index.path)
     try:
-        scratch = _scratch(index, stream)
+        scratch, stored, strange = _scratch(index, stream), schema.DTYPES[stream.dtype], 0
         for layer, chunk in np.ndindex(index.offsets.shape):
-            _read_chunk(descriptor, index, stream, layer, chunk, scratch)
+            bits = _read_chunk(descriptor, index, stream, layer, chunk, scratch).view(stored.bits)
+            if finite:
+                strange += int(np.count_nonzero((bits & stored.exponent) == stored.exponent))
     finally:
         os.close(descriptor)
+    if strange:
+        raise NotFinite(
+            f"{index.path}: {strange} values of {stream.name} are NaN or infinite, expected none: their writer did not "
+            "look. Mend: delete this shard and capture its unit anew, or allow_nonfinite=True in the spec."
+        )
     return [(offset, scratch.nbytes) for offset in index.offsets.ravel().tolist()]
 
 

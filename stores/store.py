@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Int64
@@ -12,15 +12,22 @@ from numpy.typing import DTypeLike
 
 from stores import safe_h5, schema, seals
 from stores.block import Block, checked
+from stores.creating import Plan
 from stores.errors import NoRows, StoreCorrupted
-from stores.folder import Plan, ShardFolder, Status
+from stores.folder import ShardFolder, Status
+from stores.limits import LIMITS, Limits
+from stores.named_arrays import dataset_of
 from stores.part import Part
 from stores.plan import Stream, Unit
 from stores.rows_on_disk import StreamTable
 from stores.safe_h5 import MEND
 from stores.sealing import ActivationShard
 from stores.shard import StreamIndex, check_chunks, read_index
+from stores.verifying import faults
 from stores.view import Rows
+
+if TYPE_CHECKING:
+    import xarray
 
 
 class ActivationStore:
@@ -70,9 +77,12 @@ class ActivationStore:
         )
 
     @classmethod
-    def open(cls, path: str | Path) -> ActivationStore:
-        """The store at `path`, for reading or going on. Needs neither torch, nor the log, nor write permission."""
-        return cls(ShardFolder.open(path, schema.KIND_ACTIVATIONS))
+    def open(cls, path: str | Path, limits: Limits = LIMITS) -> ActivationStore:
+        """The store at `path`, for reading or going on. Needs neither torch, nor the log, nor write permission.
+
+        `limits`: what its files may declare. Raises StoreMissing, StoreMismatch, StoreCorrupted, UnsafeFile.
+        """
+        return cls(ShardFolder.open(path, schema.KIND_ACTIVATIONS, limits))
 
     # What it is
 
@@ -97,6 +107,16 @@ class ActivationStore:
     def plan(self) -> list[Unit]:
         """All units, in order: a pure function of the prompts, fixed when they were first seen."""
         return list(self._folder.units.values())
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """The attributes that every file made from this store carries: format, content key, spec, provenance."""
+        return dict(self._folder.origin)
+
+    @property
+    def layout(self) -> list[dict[str, Any]]:
+        """One `{"name", "layers", "d_model", "dtype"}` a stream."""
+        return [stream.described() for stream in self._folder.manifest.streams]
 
     def __repr__(self) -> str:
         planned, missing = len(self._folder.units), len(self.missing())
@@ -128,27 +148,37 @@ class ActivationStore:
             )
         good = {stream.name: checked(blocks[stream.name], stream, unit) for stream in streams}
         attributes = self._folder.root_attributes(unit, note)
-        allow = bool(self._folder.manifest.spec.get("allow_nonfinite"))
-        shard = ActivationShard(attributes, streams, good, allow, where=f"Unit {unit.key!r}")
+        shard = ActivationShard(attributes, streams, good, self._allows_nonfinite, where=f"Unit {unit.key!r}")
         rows = {name: len(block.prompt_id) for name, block in good.items()}
         return self._folder.commit(unit, shard.write, rows, confirm=lambda: self._check_shard(unit))
 
     # Checking
 
     def verify(self, deep: bool = False) -> list[str]:
-        """Reads every byte: one line a fault, naming file and mend; an empty list is a sound store.
+        """One line a fault, naming file and mend; an empty list is a sound store.
 
-        `deep` adds the sha256 of sound shards to the log where it has none (those written with `bulk`, or whose log was
-        lost): from then on a forged shard is found too, not only a damaged one. It needs write permission.
+        Fast: what store.json, plan and logs promise is there, whole by its size, and nothing else. `deep` reads every
+        byte: hashes of chunks, indexes and files, and values for NaN and infinity unless the spec allows them. It adds
+        the sha256 of sound shards to the log where that has none (`bulk`, or a lost log) and may be written: from then
+        on a forged shard is found too, not only a damaged one.
         """
-        return self._folder.problems(self._check_shard, deep)
+        return faults(self._folder, self.checked, deep)
 
-    def _check_shard(self, unit: Unit) -> list[seals.Span]:
+    @property
+    def _allows_nonfinite(self) -> bool:
+        return bool(self._folder.manifest.spec.get("allow_nonfinite"))
+
+    def checked(self, unit: Unit) -> list[seals.Span]:
+        """Reads one whole shard, as `verify(deep=True)` does; returns where its values lie. Raises StoreCorrupted,
+        UnsafeFile, NotFinite."""
+        return self._check_shard(unit, finite=not self._allows_nonfinite)
+
+    def _check_shard(self, unit: Unit, finite: bool = False) -> list[seals.Span]:
         """Identity, row index and every chunk of one shard; returns where its values lie. Raises StoreCorrupted,
-        UnsafeFile."""
+        UnsafeFile, NotFinite."""
         spans = []
         for stream, index in zip(self._folder.manifest.streams, self._read_indexes(unit).values(), strict=True):
-            spans += check_chunks(index, stream)
+            spans += check_chunks(index, stream, finite)
         return spans
 
     # Reading
@@ -194,6 +224,11 @@ class ActivationStore:
     ) -> Iterator[Float[np.ndarray, "n d_model"]]:
         """See `Rows.batches`."""
         return self.rows().batches(site, size, dtype)
+
+    def to_xarray(self, stream: str | None = None, dtype: DTypeLike = np.float32) -> xarray.Dataset:
+        """`values` [layer, row, d_model] of one stream as an xarray Dataset with named dimensions, and whose rows they
+        are as coordinates; all in memory. Raises ImportError, with the install command, where xarray is missing."""
+        return dataset_of(self.rows(), stream, dtype)
 
     def tag(self, name: str) -> list[Any]:
         """See `Rows.tag`."""
@@ -251,7 +286,7 @@ class ActivationStore:
         return known
 
     def _read_indexes(self, unit: Unit) -> dict[str, StreamIndex]:
-        with safe_h5.opened(self._folder.shard_path(unit)) as file:
+        with safe_h5.opened(self._folder.shard_path(unit), self._folder.limits) as file:
             self._folder.check_identity(file, unit)
             found = {stream.name: read_index(file, stream) for stream in self._folder.manifest.streams}
             for index in found.values():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
@@ -15,6 +15,11 @@ from stores.errors import NoRows, StoreError, UnknownName
 from stores.part import Part, paired, same_rows
 
 _COLUMNS = ("variant", "label", "prompt_id", "position", "token_id")
+
+if TYPE_CHECKING:
+    cached = property  # a protocol of rows asks for properties, and type checkers take no cached_property for one
+else:
+    cached = cached_property
 
 
 class Rows:
@@ -51,6 +56,19 @@ class Rows:
         difference, how many rows matched. A copy."""
         return dict(self._info)
 
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Names of the tags that the prompts of the store have, sorted."""
+        return tuple(sorted({tag for record in self._records for tag in record["tags"]}))
+
+    def record(self, prompt_id: str) -> dict[str, Any]:
+        """The record of a prompt: `{"id", "label", "tags", "sha256"}`."""
+        return dict(self._prompts[prompt_id])
+
+    def part(self, stream: str) -> Part:
+        """The rows of one stream as the store keeps them, for what writes them elsewhere."""
+        return self._parts[stream]
+
     def d_model(self, site: object) -> int:
         """Width of the residual stream at this site."""
         return self._located(site)[0].table.stream.d_model
@@ -67,25 +85,25 @@ class Rows:
 
     # Whose rows
 
-    @cached_property
+    @cached
     def prompt_ids(self) -> list[str]:
         return [self._records[code]["id"] for code in self._codes]
 
-    @cached_property
+    @cached
     def labels(self) -> list[Any]:
         """Each row's prompt label; None for prompts without one."""
         return [self._records[code]["label"] for code in self._codes]
 
-    @cached_property
+    @cached
     def variants(self) -> list[str]:
         return self._one.variants
 
-    @cached_property
+    @cached
     def positions(self) -> Int64[np.ndarray, " n"]:
         """Absolute token positions; -1 for pooled rows."""
         return self._one.table.position[self._one.plus]
 
-    @cached_property
+    @cached
     def token_ids(self) -> Int64[np.ndarray, " n"]:
         """Token ids at these positions; -1 for pooled rows."""
         return self._one.table.token_id[self._one.plus]
@@ -213,9 +231,8 @@ class Rows:
         return self._parts[stream], int(layer)
 
     def _check_tag(self, name: str) -> None:
-        tags = {tag for record in self._records for tag in record["tags"]}
-        if name not in tags:
-            raise UnknownName(f"No tag {name!r}: there are {', '.join(_COLUMNS)}, and the tags {sorted(tags)}.")
+        if name not in self.tags:
+            raise UnknownName(f"No tag {name!r}: there are {', '.join(_COLUMNS)}, and the tags {list(self.tags)}.")
 
     def _column(self, part: Part, name: str) -> list[Any]:
         if name == "variant":

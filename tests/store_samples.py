@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 from pathlib import Path
 
 import numpy as np
 
 from stores import ActivationStore, Block, Stream, Unit
+from stores.commits import written
 
 LAYERS, D_MODEL, VARIANTS = (0, 1, 5), 24, ("base", "tuned")
 
@@ -74,6 +78,18 @@ def filled_store(
     for unit in store.missing():
         store.commit(unit, {"resid_post": block(unit, dtype, reverse)})
     return store
+
+
+def reseal(document: Path) -> None:
+    """Gives store.json, or a segment of the plan, the digest that fits what somebody has made of it."""
+    text = re.sub(r'(?<="digest": ")[0-9a-f]{64}', "0" * 64, document.read_text(), count=1)
+    document.write_text(text.replace("0" * 64, hashlib.sha256(text.encode()).hexdigest(), 1))
+
+
+def reseal_log(log: Path) -> None:
+    """Gives each line of a log the check that fits what somebody has made of it."""
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    log.write_bytes(b"".join(written({k: v for k, v in record.items() if k != "line"}) for record in records))
 
 
 def shards(path: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""All benchmarks as one table, and that table in the README: run on scripts that are planted here."""
+"""All benchmarks as one table, and that table in docs/performance.md: run on scripts that are planted here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from bench_modules import FOLDER, bench_modules
 
 ROOT = FOLDER.parent.parent
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "performance.md"
 bench = pytest.fixture(scope="module")(bench_modules)
 
 SCRIPT = """
@@ -128,7 +128,7 @@ def test_the_table_goes_between_its_marks(bench):
 
 def test_the_readmes_numbers_are_those_that_were_kept(bench):
     """`python tests/bench/table.py` writes them."""
-    table, text = bench["table"], README.read_text()
+    table, text = bench["table"], PAGE.read_text()
     kept = table.documents(bench["run"].RESULTS)
     if kept or table.BEGIN in text:
         assert table.replaced(text, table.written(kept)) == text

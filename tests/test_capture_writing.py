@@ -102,7 +102,7 @@ def test_a_disk_that_fails_stops_the_run_and_what_was_committed_stays(llama, man
     with pytest.raises(OSError, match="No space left on device"):
         capture(llama, many, to=tmp_path / "s", **settings)
     store = ActivationStore.open(tmp_path / "s")
-    assert len(store.plan) - len(store.missing()) == 2 and store.verify() == []
+    assert len(store.plan) - len(store.missing()) == 2 and store.verify(deep=True) == []
     assert len(ran) < len(store.plan), "no forward for nothing"
     monkeypatch.undo()
     again = capture(llama, many, to=tmp_path / "s", **settings)
@@ -122,7 +122,7 @@ def test_ctrl_c_in_a_forward_keeps_what_was_computed(llama, many, tmp_path, monk
     with pytest.raises(KeyboardInterrupt):
         capture(llama, many, to=tmp_path / "s", **{**SETTINGS, "max_tokens": 60})
     store = ActivationStore.open(tmp_path / "s")
-    assert len(store.plan) - len(store.missing()) == 3 and store.verify() == []
+    assert len(store.plan) - len(store.missing()) == 3 and store.verify(deep=True) == []
     assert "writer" not in {thread.name for thread in threading.enumerate()}
 
 
@@ -217,7 +217,7 @@ def test_the_way_of_sealing_is_passed_on(llama, many, tmp_path, monkeypatch):
     length = len(llama.encoder.encode(many[0]))
     for n in (1, 2):
         capture(llama, many[:1] * 1, variants=("base",) * n, to=tmp_path / str(n), **SILENT)
-    assert asked == [False, True] and ActivationStore.open(tmp_path / "2").verify() == []
+    assert asked == [False, True] and ActivationStore.open(tmp_path / "2").verify(deep=True) == []
 
 
 def test_the_size_is_readable():

@@ -11,7 +11,8 @@ from tiny_models import FAMILIES
 from stores import ActivationStore
 from workbench.cli import main
 
-COMMANDS = ("doctor", "capture", "moments", "check", "train", "verify", "info", "report", "organism")
+COMMANDS = ("doctor", "capture", "sweep", "moments", "check", "train", "verify", "repair", "merge", "export",
+            "info", "report", "organism")
 
 
 @pytest.fixture
@@ -135,9 +136,8 @@ def test_capture_verify_and_info(own_checkpoint, prompts, tmp_path, capsys):
     assert "ActivationStore(" in capsys.readouterr().out
     store = ActivationStore.open(tmp_path / "s")
     assert len(store) == 6 and store.spec["scope"] == "last" and store.difference("tuned", "base").matched == 3
-    assert run("info", tmp_path / "s") == 0
-    out = capsys.readouterr().out
-    facts = json.loads(out[out.index("\n") :])
+    assert run("info", tmp_path / "s", "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
     assert facts["spec"]["model"] == "base" and "versions" in json.dumps(facts["provenance"])
     assert run("verify", tmp_path / "s") == 0
     assert "every shard is what was committed" in capsys.readouterr().out
@@ -145,7 +145,9 @@ def test_capture_verify_and_info(own_checkpoint, prompts, tmp_path, capsys):
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 1
     shard.write_bytes(data)
-    assert run("verify", tmp_path / "s") == 3
+    assert run("verify", tmp_path / "s") == 0
+    assert "--deep reads every byte" in capsys.readouterr().out
+    assert run("verify", tmp_path / "s", "--deep") == 3
     assert shard.name in capsys.readouterr().out
 
 
@@ -185,3 +187,15 @@ def test_a_report_of_a_run_folder_or_its_summary(given, tmp_path, capsys):
     assert capsys.readouterr().out.strip() == str(tmp_path / "report.html")
     assert "<html" in (tmp_path / "report.html").read_text()
     assert run("report", tmp_path, "--to", tmp_path / "other.html") == 0 and (tmp_path / "other.html").is_file()
+
+
+def test_several_runs_are_joined_on_one_page(tmp_path, capsys):
+    for seed in (0, 1):
+        (tmp_path / f"mine/seed{seed}").mkdir(parents=True)
+        results = [{"metric": "contrary", "condition": "base", "value": 0.1 + seed / 2, "n": 10}]
+        summary = {"schema": 1, "seed": seed, "model": {}, "command": "python mine.py", "results": results}
+        (tmp_path / f"mine/seed{seed}/summary.json").write_text(json.dumps(summary))
+    both = [tmp_path / "mine/seed0", tmp_path / "mine/seed1"]
+    assert run("report", *both) == 1 and "expected --to" in capsys.readouterr().err
+    assert run("report", *both, "--to", tmp_path / "both.html") == 0
+    assert "base seeds 0, 1" in (tmp_path / "both.html").read_text()

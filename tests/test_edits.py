@@ -275,7 +275,7 @@ def test_an_edit_with_the_wrong_number_of_scopes_or_rows_is_refused(llama):
     with pytest.raises(ValueError, match="scope 'everywhere' is unknown"):
         replace(single(0), scopes=("everywhere",))
     edit = bank([noise(llama), noise(llama)], llama.d_model).for_rows([0, 1, 1])
-    with pytest.raises(ValueError, match="assigns 3 rows to cells, but the batch has 1 rows"):
+    with pytest.raises(ValueError, match="assigns 3 rows to cells: expected 1"):
         llama.run(llama.encode([chat("a", "hi")]), None, {Site(1): [edit]})
 
 

@@ -229,7 +229,7 @@ def test_streams_with_rows_of_their_own_are_never_mixed(tmp_path):
             np.full((1, n, 3), number, np.float16), ["p4"] * n, ["base"] * n, np.arange(n), np.zeros(n, int)
         )
         store.commit(unit, {"resid_post": block(unit), "vision.resid_post": patches})
-    assert store.verify() == []
+    assert store.verify(deep=True) == []
     assert store.values("vision.resid_post:0").shape == (2, 3)
     with pytest.raises(StoreError, match=r"\.at\('resid_post'\) or \.at\('vision\.resid_post'\)"):
         _ = store.prompt_ids

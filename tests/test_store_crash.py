@@ -77,7 +77,7 @@ def test_sigkill_loses_nothing_that_was_acknowledged(tmp_path):
     process = writer(path)
     process.communicate(timeout=300)
     finished = ActivationStore.open(path)
-    assert finished.missing() == [] and finished.verify() == [] and len(finished) == 800
+    assert finished.missing() == [] and finished.verify(deep=True) == [] and len(finished) == 800
     check_content(finished)
     assert not [entry for entry in (path / "tmp").iterdir() if f".{process.pid}." in entry.name]
 
@@ -98,7 +98,7 @@ def test_leftovers_of_the_dead_are_swept_and_of_the_living_kept(tmp_path):
     os.utime(tmp / "d.h5.elsewhere.2.00", (0, 0))
     new_store(tmp_path / "s")
     assert sorted(entry.name for entry in tmp.iterdir()) == [f"b.h5.{host}.{os.getpid()}.00", "c.h5.elsewhere.1.00"]
-    assert store.verify() == []
+    assert store.verify(deep=True) == []
 
 
 def test_a_torn_log_line_is_ignored(tmp_path):
@@ -108,9 +108,11 @@ def test_a_torn_log_line_is_ignored(tmp_path):
     for cut in range(1, len(whole), 97):
         log.write_bytes(whole[:-cut])
         store = ActivationStore.open(tmp_path / "s")
-        assert store.missing() == [] and len(store) == 20 and store.verify() == []
+        assert store.missing() == [] and len(store) == 20 and store.verify(deep=True) == []
     log.write_bytes(b'{"unit": 3}\n[]\n\xff\xfe\n' + whole)
-    assert ActivationStore.open(tmp_path / "s").verify() == []
+    store = ActivationStore.open(tmp_path / "s")
+    assert store.missing() == [] and len(store) == 20
+    assert [f"line {n}: " in line for n, line in enumerate(store.verify(deep=True), 1)] == [True] * 3
 
 
 def test_deleted_logs_are_rebuilt_from_the_shards(tmp_path):
@@ -120,7 +122,7 @@ def test_deleted_logs_are_rebuilt_from_the_shards(tmp_path):
     (tmp_path / "s" / "commits").rmdir()
     store = ActivationStore.open(tmp_path / "s")
     np.testing.assert_array_equal(store.values("resid_post:1"), before)
-    assert store.missing() == [] and store.verify() == []
+    assert store.missing() == [] and store.verify(deep=True) == []
 
 
 def test_a_shard_of_another_unit_is_not_taken_for_this_one(tmp_path):
@@ -156,7 +158,7 @@ def test_two_writers_of_one_unit_leave_one_shard(tmp_path):
     changed.values[:] += 1
     assert two.commit(unit, {"resid_post": changed}) is False  # the first stays, whatever the second has
     assert [path.read_bytes() for path in shards(tmp_path / "s")] == [first]
-    assert list((tmp_path / "s" / "tmp").iterdir()) == [] and two.verify() == []
+    assert list((tmp_path / "s" / "tmp").iterdir()) == [] and two.verify(deep=True) == []
 
 
 def test_the_second_writer_verifies_the_first(tmp_path):
@@ -176,7 +178,7 @@ def test_four_processes_share_one_capture(tmp_path):
         process.communicate(timeout=300)
         assert process.returncode == 0
     store = ActivationStore.open(path)
-    assert store.missing() == [] and store.verify() == [] and len(store) == 800 and len(shards(path)) == 100
+    assert store.missing() == [] and store.verify(deep=True) == [] and len(store) == 800 and len(shards(path)) == 100
     assert list((path / "tmp").iterdir()) == []
     check_content(store)
 
@@ -206,11 +208,11 @@ def test_a_lost_shard_is_not_read_past(tmp_path):
     lost.unlink()
     with pytest.raises(StoreMissing, match=rf"(?s){lost.name} was committed.*run the same command again"):
         store.values("resid_post:0")
-    assert "and gone" in store.verify()[0]
+    assert "and gone" in store.verify(deep=True)[0]
     again = new_store(tmp_path / "s")
     (unit,) = again.missing()
     again.commit(unit, {"resid_post": block(unit)})
-    assert again.verify() == [] and len(again) == 20
+    assert again.verify(deep=True) == [] and len(again) == 20
 
 
 def test_an_open_store_sees_what_others_commit(tmp_path):

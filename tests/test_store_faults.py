@@ -53,12 +53,12 @@ def test_every_call_of_a_commit_may_fail(tmp_path, monkeypatch, call, number, bu
             break
         failed += 1
         for again in (store, ActivationStore.open(store.path)):
-            assert again.verify() == [] and second not in again.missing()
+            assert again.verify(deep=True) == [] and second not in again.missing()
             np.testing.assert_array_equal(again.where(prompt_id={"p4", "p5"}).values("resid_post:0")[0], truth_of("p4"))
         assert list((store.path / "tmp").iterdir()) == []
         if first in store.missing():
             assert store.commit(first, {"resid_post": block(first, "bfloat16")})
-        assert store.missing() == [] and store.verify() == []
+        assert store.missing() == [] and store.verify(deep=True) == []
         rows = store.where(prompt_id=lambda name: name < "p4")
         assert {site: rows.values(site).tobytes() for site in rows.sites} == {site: truth[site] for site in rows.sites}
     # one a chunk and one a piece of metadata; the shard, its folder, the folder of folders and the log
@@ -116,7 +116,7 @@ def test_a_log_line_that_was_cut_is_an_error_and_spoils_no_other(tmp_path, monke
             store.commit(second, {"resid_post": block(second)})
     store.commit(third, {"resid_post": block(third)})
     logs = [log.read_text() for log in (store.path / "commits").iterdir()]
-    assert sorted(log.count("\n") for log in logs) == [1, 1] and store.verify() == [] and store.missing() == []
+    assert sorted(log.count("\n") for log in logs) == [1, 1] and store.verify(deep=True) == [] and store.missing() == []
 
 
 LIMITED = """
@@ -145,7 +145,7 @@ def test_a_file_that_may_not_grow_is_a_clean_error(tmp_path, lacking):
     )
     assert (run.returncode, run.stdout.strip()) == (0, str(errno.EFBIG)), run.stderr
     store = ActivationStore.open(tmp_path / "s")
-    assert store.verify() == [] and len(store) == 8 and list((tmp_path / "s" / "tmp").iterdir()) == []
+    assert store.verify(deep=True) == [] and len(store) == 8 and list((tmp_path / "s" / "tmp").iterdir()) == []
 
 
 KILLED = """
@@ -197,11 +197,11 @@ def test_a_kill_at_every_system_call_leaves_a_whole_store(tmp_path):
     truth, published = everything(filled_store(tmp_path / "truth", 8).path), 0
     for at in range(1, kills + 1):
         store = ActivationStore.open(tmp_path / f"{at}")
-        assert store.verify() == [] and len(store.missing()) <= 1, at
+        assert store.verify(deep=True) == [] and len(store.missing()) <= 1, at
         assert all(len(name.split(".")) == 5 for name in os.listdir(store.path / "tmp"))
         published += not store.missing()
         resumed = filled_store(store.path, 8)
-        assert everything(resumed.path) == truth and resumed.verify() == []
+        assert everything(resumed.path) == truth and resumed.verify(deep=True) == []
         assert os.listdir(store.path / "tmp") == [], "what the dead left is swept by whoever goes on"
     assert 0 < published < kills
 
@@ -228,5 +228,5 @@ def test_threads_commit_different_units_at_once(tmp_path):
         thread.start()
     for thread in threads:
         thread.join()
-    assert failed == [] and store.missing() == [] and store.verify() == []
+    assert failed == [] and store.missing() == [] and store.verify(deep=True) == []
     assert [int(row[0]) for row in store.values("resid_post:1")[::300]] == list(range(24))

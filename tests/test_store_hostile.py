@@ -3,181 +3,164 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from h5py import h5d, h5p, h5s, h5t
+from hostile_files import HOSTILE, LOADERS, SOUND
 from store_samples import everything, filled_store, shards
 
-from stores import StoreCorrupted, StoreError, StoreMissing, UnsafeFile, safe_h5
+from stores import ActivationStore, Limits, ResultTable, StoreCorrupted, StoreError, StoreMissing, UnsafeFile, safe_h5
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
-def external_link(file: h5py.File, secret: Path) -> None:
-    file["activations"] = h5py.ExternalLink(str(secret), "/")
+@pytest.mark.parametrize("file", HOSTILE, ids=lambda file: file.name)
+def test_hostile_files_are_refused_by_name(tmp_path, file):
+    """Each by the door that reads its values; `tests/soak/hostile.py` tries them at every door, and measures."""
+    loader = next(loader for loader in LOADERS if file.kind in loader.meets)
+    path = file.make(tmp_path)
+    with pytest.raises(StoreError) as refused:
+        loader.load(path)
+    assert re.search(file.says, str(refused.value)), refused.value
 
 
-def external_link_inside(file: h5py.File, secret: Path) -> None:
-    file.create_group("activations/deep")["x"] = h5py.ExternalLink(str(secret), "/")
+@pytest.mark.parametrize("loader", LOADERS, ids=lambda loader: loader.name)
+def test_what_is_sound_is_read(tmp_path, loader):
+    """The meta-test of the one above: no loader refuses everything."""
+    for kind in loader.meets:
+        (tmp_path / kind).mkdir()
+        loader.load(SOUND[kind](tmp_path / kind))
 
 
-def soft_link(file: h5py.File, secret: Path) -> None:
-    file["real"] = np.arange(3)
-    file["alias"] = h5py.SoftLink("/real")
-
-
-def hard_alias(file: h5py.File, secret: Path) -> None:
-    file["real"] = np.arange(3)
-    file["alias"] = file["real"]
-
-
-def hard_cycle(file: h5py.File, secret: Path) -> None:
-    inner = file.create_group("a/b")
-    inner["a"] = file["a"]
-
-
-def external_storage(file: h5py.File, secret: Path) -> None:
-    file.create_dataset("x", shape=(8,), dtype="u1", external=[(str(secret), 0, 8)])
-
-
-def virtual_dataset(file: h5py.File, secret: Path) -> None:
-    layout = h5py.VirtualLayout(shape=(3,), dtype="i8")
-    layout[:] = h5py.VirtualSource(str(secret), "real", shape=(3,))
-    file.create_virtual_dataset("x", layout)
-
-
-def giant_shape(file: h5py.File, secret: Path) -> None:
-    file.create_dataset("x", shape=(1 << 40,), dtype="f8", chunks=(1 << 10,))
-
-
-def bomb(file: h5py.File, secret: Path) -> None:
-    file.create_dataset("x", shape=(1 << 31,), dtype="u1", chunks=(1 << 20,), compression="gzip")
-
-
-def giant_chunk(file: h5py.File, secret: Path) -> None:
-    file.create_dataset("x", shape=(1 << 29,), dtype="u1", chunks=(1 << 29,), compression="gzip")
-
-
-def unknown_filter(file: h5py.File, secret: Path) -> None:
-    plist = h5p.create(h5p.DATASET_CREATE)
-    plist.set_chunk((8,))
-    plist.set_filter(32013, h5py.h5z.FLAG_OPTIONAL, (1,))
-    h5d.create(file.id, b"x", h5t.NATIVE_INT8, h5s.create_simple((8,)), plist)
-
-
-def variable_text(file: h5py.File, secret: Path) -> None:
-    file.create_dataset("x", data=["a", "b"], dtype=h5py.string_dtype())
-
-
-def compound(file: h5py.File, secret: Path) -> None:
-    file.create_dataset("x", data=np.zeros(2, dtype=[("a", "i4"), ("b", "f4")]))
-
-
-def reference(file: h5py.File, secret: Path) -> None:
-    file.create_dataset("x", data=np.array([file.ref], dtype=h5py.ref_dtype), dtype=h5py.ref_dtype)
-
-
-def opaque(file: h5py.File, secret: Path) -> None:
-    file.create_dataset("x", data=np.zeros(2, dtype="V8"))
-
-
-def named_type(file: h5py.File, secret: Path) -> None:
-    file["x"] = np.dtype("i4")
-
-
-def giant_attribute(file: h5py.File, secret: Path) -> None:
-    file.attrs["x"] = np.zeros(1 << 18, dtype="f8")
-
-
-def ragged_attribute(file: h5py.File, secret: Path) -> None:
-    file.attrs["x"] = "text of variable length"
-
-
-def deep_groups(file: h5py.File, secret: Path) -> None:
-    file.create_group("/".join("g" * 40))
-
-
-HOSTILE = {
-    external_link: "external link",
-    external_link_inside: "external link",
-    soft_link: "soft link",
-    hard_alias: "second name",
-    hard_cycle: "second name",
-    external_storage: "external raw storage",
-    virtual_dataset: "virtual dataset",
-    giant_shape: "declares 8796093022208 bytes",
-    bomb: "stores 0",
-    giant_chunk: "chunks of 536870912 bytes",
-    unknown_filter: "filter 32013",
-    variable_text: "type that shards never hold",
-    compound: "type that shards never hold",
-    reference: "type that shards never hold",
-    opaque: "type that shards never hold",
-    named_type: "neither group nor dataset",
-    giant_attribute: "2097152 bytes",
-    ragged_attribute: "attribute b'x'",
-    deep_groups: "groups deep",
-}
-
-
-@pytest.fixture
-def secret(tmp_path) -> Path:
-    with h5py.File(tmp_path / "secret.h5", "w") as file:
-        file["real"] = np.arange(3)
-    return tmp_path / "secret.h5"
-
-
-@pytest.mark.parametrize("make", HOSTILE, ids=lambda make: make.__name__)
-@pytest.mark.parametrize("libver", ["earliest", "latest"])
-def test_hostile_files_are_refused_by_name(tmp_path, secret, make, libver):
-    if make is giant_attribute and libver == "earliest":
-        pytest.skip("that file format holds no attribute above 64 KiB; the other format is tried")
-    with h5py.File(tmp_path / "hostile.h5", "w", libver=libver) as file:
-        make(file, secret)
-    with pytest.raises(UnsafeFile, match=HOSTILE[make]), safe_h5.opened(tmp_path / "hostile.h5"):
-        pass
-
-
-@pytest.mark.parametrize("make", HOSTILE, ids=lambda make: make.__name__)
-def test_the_store_reads_through_the_same_door(tmp_path, secret, make):
-    """The hostile thing is added to a shard that is whole otherwise, where a log has no say."""
-    path = filled_store(tmp_path / "s", 4).path
-    for log in (path / "commits").iterdir():
-        log.unlink()
-    with h5py.File(shards(path)[0], "r+", libver="latest") as file:
-        make(file.require_group("more") if make is not external_link else file.create_group("more"), secret)
-    with pytest.raises(UnsafeFile, match=HOSTILE[make]):
-        everything(path)
+def test_the_corpus_is_large_and_each_file_has_a_name_of_its_own():
+    assert len({file.name for file in HOSTILE}) == len(HOSTILE) >= 60
+    assert {file.kind for file in HOSTILE} <= {kind for loader in LOADERS for kind in loader.meets}
 
 
 def test_a_harmless_file_passes(tmp_path):
-    """The meta-test of the two above: the door does open."""
     with h5py.File(tmp_path / "plain.h5", "w", libver="latest") as file:
         file.create_dataset("a/b", data=np.arange(6).reshape(2, 3), compression="gzip", shuffle=True, fletcher32=True)
+        file.create_dataset("a/c", data=np.arange(600), chunks=(7,), fletcher32=True)
         file["flag"] = np.array([True, False])
+        file["nothing"] = np.zeros((0, 3))
     with safe_h5.opened(tmp_path / "plain.h5") as file:
-        assert file.children("/") == ["a", "flag"]
+        assert file.children("/") == ["a", "flag", "nothing"]
         np.testing.assert_array_equal(file.array("/a/b", (2, -1)), [[0, 1, 2], [3, 4, 5]])
-        assert file.array("/flag").tolist() == [True, False]
+        np.testing.assert_array_equal(file.array("/a/c", kinds="i"), np.arange(600))
+        assert file.array("/flag").tolist() == [True, False] and file.array("/nothing").shape == (0, 3)
         with pytest.raises(StoreCorrupted, match=r"shape \(2, 3\), expected \(3, 2\)"):
             file.array("/a/b", (3, 2))
+        with pytest.raises(StoreCorrupted, match="holds int64, expected one of the kinds 'S'"):
+            file.array("/a/c", kinds="S")
         with pytest.raises(StoreCorrupted, match="/c is missing"):
             file.array("/c")
+        with pytest.raises(StoreCorrupted, match="attribute 'x' of /a is missing"):
+            file.text("x", "/a")
 
 
-def test_only_regular_files_are_opened(tmp_path, secret):
-    (tmp_path / "link.h5").symlink_to(secret)
+def test_a_boolean_is_true_or_false_whatever_its_byte(tmp_path):
+    with h5py.File(tmp_path / "file.h5", "w", libver="latest") as file:
+        file["flag"] = np.array([0, 7, 1], np.uint8).view(bool)
+    with safe_h5.opened(tmp_path / "file.h5") as file:
+        assert (file.array("/flag") == np.array([False, True, True])).all()
+
+
+def test_attributes_are_one_text_or_refused(tmp_path):
+    with h5py.File(tmp_path / "file.h5", "w", libver="latest") as file:
+        file.attrs["good"], file.attrs["json"], file.attrs["deep"] = map(np.bytes_, (b"w\xc3\xb6rd", b"[1]", b"[" * 99))
+        file.attrs["numbers"], file.attrs["texts"] = np.arange(3), np.array([b"a", b"b"])
+        file.attrs["broken"] = np.bytes_(b"\xff")
+    with safe_h5.opened(tmp_path / "file.h5") as file:
+        assert file.text("good") == "wörd" and file.json("json") == [1]
+        for name in ("numbers", "texts", "broken"):
+            with pytest.raises(StoreCorrupted, match=r"not one text|cannot be read"):
+                file.text(name)
+        with pytest.raises(UnsafeFile, match="attribute 'deep' of / nests its JSON"):
+            file.json("deep")
+
+
+def test_only_regular_files_are_opened(tmp_path):
+    filled_store(tmp_path / "s", 4)
+    (tmp_path / "link.h5").symlink_to(shards(tmp_path / "s")[0])
     os.mkfifo(tmp_path / "pipe.h5")
     (tmp_path / "folder.h5").mkdir()
-    for name in ("link.h5", "pipe.h5", "folder.h5"):
+    for name in ("link.h5", "pipe.h5", "folder.h5", "nul\0.h5"):
         with pytest.raises(UnsafeFile, match="regular file"), safe_h5.opened(tmp_path / name):
             pass
     with pytest.raises(StoreMissing), safe_h5.opened(tmp_path / "nothing.h5"):
         pass
     with pytest.raises(StoreCorrupted, match="not a readable HDF5 file"), safe_h5.opened(__file__):
         pass
+
+
+def test_the_digest_is_looked_at_before_the_library_sees_a_byte(tmp_path, monkeypatch):
+    shard = shards(filled_store(tmp_path / "s", 4).path)[0]
+    digest = hashlib.sha256(shard.read_bytes()).hexdigest()
+    with safe_h5.opened(shard, sha256=digest) as file:
+        assert file.groups
+    monkeypatch.setattr(h5py, "File", None)
+    with pytest.raises(StoreCorrupted, match=f"expected {'0' * 64}"), safe_h5.opened(shard, sha256="0" * 64):
+        pass
+
+
+def test_an_index_of_virtual_datasets_names_the_shards_it_may_read(tmp_path):
+    filled_store(tmp_path / "s", 4)
+    name = str(shards(tmp_path / "s")[0].relative_to(tmp_path / "s"))
+    layout = h5py.VirtualLayout(shape=(3, 8, 24), dtype="f4")
+    layout[:] = h5py.VirtualSource(name, "activations/resid_post/values", shape=(3, 8, 24))
+    with h5py.File(index := tmp_path / "s" / "index.h5", "w", libver="latest") as file:
+        file.create_virtual_dataset("values", layout)
+    with safe_h5.opened(index, sources=[name]) as file:
+        assert file.declared["/values"].shape == (3, 8, 24)
+        with pytest.raises(UnsafeFile, match="stores none"):
+            file.array("/values")
+    for sources in ((), ["shards/00/other.h5"]):
+        with pytest.raises(UnsafeFile, match="virtual dataset"), safe_h5.opened(index, sources=sources):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [
+        ("dataset_bytes", 1000),
+        ("chunk_bytes", 500),
+        ("array_bytes", 60),
+        ("attribute_bytes", 30),
+        ("objects", 9),
+        ("depth", 1),
+    ],
+)
+def test_limits_are_options_of_open(tmp_path, name, most):
+    path = filled_store(tmp_path / "s", 4).path
+    assert len(ActivationStore.open(path, limits=Limits()).rows()) == 8
+    with pytest.raises(UnsafeFile, match=r"expected at most|groups deep|more than 9 objects"):
+        len(ActivationStore.open(path, limits=Limits(**{name: most})).rows())
+
+
+def test_a_table_has_the_same_limits(tmp_path):
+    table = ResultTable.create(tmp_path / "t", spec={}, plan=["a"], provenance={})
+    table.commit("a", [{"x": i} for i in range(100)])
+    with pytest.raises(UnsafeFile, match="declares 800 bytes, expected at most 799"):
+        ResultTable.open(tmp_path / "t", limits=Limits(array_bytes=799)).rows()
+    with pytest.raises(UnsafeFile, match=r"Limits\(text_bytes=...\)"):
+        ResultTable.open(tmp_path / "t", limits=Limits(text_bytes=100))
+
+
+def test_no_folder_is_searched_for_filters(tmp_path):
+    """A file that names an unknown filter makes libhdf5 load what lies in these folders, and run it."""
+    code = "import stores.safe_h5; from h5py import h5pl; print(h5pl.size())"
+    environment = {**os.environ, "HDF5_PLUGIN_PATH": str(tmp_path)}
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == "0"
 
 
 def test_a_shard_replaced_by_a_link_is_refused(tmp_path):
@@ -189,14 +172,12 @@ def test_a_shard_replaced_by_a_link_is_refused(tmp_path):
         everything(path)
 
 
-def test_no_other_file_of_the_room_opens_hdf5_for_reading():
-    """h5py.File is called in the one door, and where shards are laid out in memory, with mode "w"."""
-    room = Path(safe_h5.__file__).parent
-    opened = {}
-    for file in room.glob("*.py"):
+def test_hdf5_is_opened_for_reading_by_the_one_door():
+    """h5py.File is called there, and where files are laid out in memory, with mode "w"; nowhere else in the package."""
+    readers = []
+    for file in [*ROOT.glob("stores/*.py"), *ROOT.glob("workbench/**/*.py"), *ROOT.glob("hooks/**/*.py")]:
         calls = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)]
-        found = [call for call in calls if ast.unparse(call.func) == "h5py.File"]
-        if found:
-            opened[file.name] = [[ast.unparse(argument) for argument in call.args] for call in found]
-    assert set(opened) == {"safe_h5.py", "sealing.py", "columns.py"}
-    assert opened["sealing.py"] == [["skeleton", "'w'"]] and opened["columns.py"] == [["buffer", "'w'"]]
+        found = [call for call in calls if ast.unparse(call.func) in ("h5py.File", "File", "h5f.open")]
+        if any([ast.unparse(argument) for argument in call.args[1:]] != ["'w'"] for call in found):
+            readers.append(file.name)
+    assert readers == ["safe_h5.py"]

@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 import pytest
-from store_samples import D_MODEL, block, everything, filled_store, new_store, shards
+from store_samples import D_MODEL, block, everything, filled_store, new_store, reseal, shards
 
 from stores import ActivationStore, StoreCorrupted, StoreError, StoreMismatch
 
@@ -53,7 +53,7 @@ def test_every_byte_of_the_values_is_guarded(tmp_path):
         with pytest.raises(StoreCorrupted, match=rf"(?s){shard.name}: chunk 0 .* of resid_post:.*delete this shard"):
             store.values(f"resid_post:{(0, 1, 5)[layer]}")
     shard.write_bytes(whole)
-    assert store.verify() == []
+    assert store.verify(deep=True) == []
 
 
 def test_damage_behind_an_open_store_is_found_on_the_next_read(tmp_path):
@@ -68,7 +68,7 @@ def test_damage_behind_an_open_store_is_found_on_the_next_read(tmp_path):
     os.utime(shard, ns=(status.st_atime_ns, status.st_mtime_ns))
     with pytest.raises(StoreCorrupted, match="chunk 0"):
         store.values("resid_post:0")
-    (line,) = store.verify()
+    (line,) = store.verify(deep=True)
     assert "not those that were committed" in line and shard.name in line
 
 
@@ -95,24 +95,31 @@ def test_the_mend_in_the_message_mends(tmp_path):
     store = new_store(tmp_path / "s")
     for unit in store.missing():
         store.commit(unit, {"resid_post": block(unit)})
-    assert everything(tmp_path / "s") == truth and store.verify() == []
+    assert everything(tmp_path / "s") == truth and store.verify(deep=True) == []
 
 
 @pytest.mark.parametrize(
     ("old", "new", "error"),
     [
         ('"last"', '"all"', StoreCorrupted),
-        ('"format_version": 1', '"format_version": 99', StoreMismatch),
+        ('"format_version": 2', '"format_version": 99', StoreMismatch),
+        ('"format_version": 2', '"format_version": true', StoreMismatch),
+        ('"format_version": 2', '"format_version": 0', StoreMismatch),
         ('"format": "', '"format": "x', StoreMismatch),
         ('"kind": "activations"', '"kind": "results"', StoreMismatch),
-        ('"plan"', '"plans"', StoreCorrupted),
+        ('"streams"', '"streets"', StoreCorrupted),
+        ('"digest"', '"digits"', StoreCorrupted),
         ("{", "[", StoreCorrupted),
     ],
 )
 def test_a_changed_manifest_is_refused(tmp_path, old, new, error):
+    """As it was changed, by its digest; and with a digest that fits, by what it says."""
     manifest = filled_store(tmp_path / "s", 4).path / "store.json"
     text = manifest.read_text()
     assert old in text
     manifest.write_text(text.replace(old, new, 1))
+    with pytest.raises(StoreError, match=r"store\.json"):
+        ActivationStore.open(tmp_path / "s")
+    reseal(manifest)
     with pytest.raises(error, match=r"store\.json"):
         ActivationStore.open(tmp_path / "s")

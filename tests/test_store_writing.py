@@ -220,13 +220,17 @@ def test_a_store_of_the_first_version_is_read_and_continued(tmp_path):
     """Written by the code before this one: shards built by libhdf5 alone, a checksummed table, sha256 in the log."""
     shutil.copytree(GOLDEN, tmp_path / "s")
     store = ActivationStore.open(tmp_path / "s")
-    assert store.verify() == [] and store.missing() == [] and len(store) == 12
+    assert store.verify(deep=True) == [] and store.missing() == [] and len(store) == 12
     for layer in LAYERS:
         for i, (prompt, variant) in enumerate(zip(store.prompt_ids, store.variants, strict=True)):
             np.testing.assert_array_equal(store.values(f"resid_post:{layer}")[i], expected(prompt, variant, layer))
     more = filled_store(tmp_path / "s", 9, "bfloat16", bulk=True, prompts=prompt_records(9))
-    assert len(more) == 18 and more.verify() == [] and ActivationStore.open(tmp_path / "s").verify() == []
+    assert (
+        len(more) == 18
+        and more.verify(deep=True) == []
+        and ActivationStore.open(tmp_path / "s").verify(deep=True) == []
+    )
     damaged = bytearray(shards(GOLDEN)[0].read_bytes())
     damaged[len(damaged) // 2] ^= 1
     (tmp_path / "s" / shards(GOLDEN)[0].relative_to(GOLDEN)).write_bytes(damaged)
-    assert len(more.verify()) == 1
+    assert len(more.verify(deep=True)) == 1

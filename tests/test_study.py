@@ -63,7 +63,7 @@ def summary_of(study):
 
 
 def test_a_study_leaves_summary_samples_figures_and_report(two):
-    for name in ("summary.json", "samples.json", "report.html", "cells/store.json", "shift/store.json"):
+    for name in ("summary.json", "samples.json", "projections.json", "report.html", "cells/store.json", "shift/store.json"):
         assert (two[0].folder / name).is_file(), name
     assert list((two[0].folder / "figures").glob("*.png"))
 

@@ -8,18 +8,31 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from workbench.run_commands import add_run_commands
+from workbench.store_commands import add_store_commands
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; what a user can mend ends in one line and exit code 1, a failed check in exit code 3."""
     parsed = _parser().parse_args(arguments)
     try:
         return parsed.command(parsed)
-    except (ValueError, OSError) as error:  # OSError: no such file, and what transformers raises for an unknown model
+    except Exception as error:
+        if not _can_be_mended(error):
+            raise
         print(f"workbench: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("workbench: stopped; the same command goes on from what it has finished", file=sys.stderr)
         return 130
+
+
+def _can_be_mended(error: Exception) -> bool:
+    """Whether a user reads the message and not the traceback. OSError: no such file, and what transformers raises for
+    an unknown model."""
+    from stores.errors import StoreError
+
+    return isinstance(error, ValueError | OSError | StoreError)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -39,17 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--backend", help="hf (the default), transformer_lens or nnsight")
     doctor.add_argument("--quick", action="store_true", help="what a large model is asked on load: a few forwards")
 
-    capture = command(
-        "capture", _capture, "residuals of a prompt file into a store", "workbench capture ./m p.jsonl --to runs/s"
-    )
-    capture.add_argument("model")
-    capture.add_argument("prompts", type=Path)
-    capture.add_argument("--adapter")
-    capture.add_argument("--sites", default="resid_post")
-    capture.add_argument("--at", default="last", help="token scope: last, prompt, all, image, 3, re:^the$, ...")
-    capture.add_argument("--pool", default="none")
-    capture.add_argument("--variants", nargs="+", help="base, tuned")
-    capture.add_argument("--to", type=Path, required=True)
+    add_run_commands(command)
 
     moments = command(
         "moments",
@@ -102,16 +105,11 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--show-loss-tokens", action="store_true", help="print which tokens receive loss, and stop")
 
-    verify = command("verify", _verify, "every shard of a store against its hashes", "workbench verify runs/s")
-    verify.add_argument("store", type=Path)
-    verify.add_argument("--deep", action="store_true", help="also log the sha256 of shards that were sealed in bulk")
-
-    info = command("info", _info, "what a store holds and where it comes from", "workbench info runs/s")
-    info.add_argument("store", type=Path)
+    add_store_commands(command)
 
     report = command("report", _report, "the HTML page of a run folder", "workbench report runs/quickstart")
-    report.add_argument("run", type=Path)
-    report.add_argument("--to", type=Path)
+    report.add_argument("run", type=Path, nargs="+", help="the folder of a run, or of a sweep; several: one page")
+    report.add_argument("--to", type=Path, help="the page; report.html in the run's folder, needed for several runs")
 
     organism = command("organism", _organism, "the offline organism's files", "workbench organism --seed 1")
     organism.add_argument("--seed", default="0", help="0, 1, 2 or wide")
@@ -128,15 +126,6 @@ def _doctor(a: argparse.Namespace) -> int:
     checkup = wb.doctor(wb.load_model(a.model, adapter=a.adapter, backend=a.backend, check=False), quick=a.quick)
     print(checkup)
     return 0 if checkup.passed else 3
-
-
-def _capture(a: argparse.Namespace) -> int:
-    import workbench as wb
-
-    model = wb.load_model(a.model, adapter=a.adapter)
-    at = int(a.at) if a.at.isdigit() else a.at
-    print(wb.capture(model, a.prompts, sites=a.sites, at=at, pool=a.pool, variants=a.variants, to=a.to))
-    return 0
 
 
 def _moments(a: argparse.Namespace) -> int:
@@ -171,29 +160,12 @@ def _train(a: argparse.Namespace) -> int:
     return 0
 
 
-def _verify(a: argparse.Namespace) -> int:
-    import workbench as wb
-
-    broken = wb.ActivationStore.open(a.store).verify(deep=a.deep)
-    print("\n".join(broken) or f"{a.store}: every shard is what was committed")
-    return 3 if broken else 0
-
-
-def _info(a: argparse.Namespace) -> int:
-    import json
-
-    import workbench as wb
-
-    store = wb.ActivationStore.open(a.store)
-    print(store)
-    print(json.dumps({"spec": store.spec, "provenance": store.provenance}, indent=2))
-    return 0
-
-
 def _report(a: argparse.Namespace) -> int:
     import workbench as wb
 
-    print(wb.report(a.run, to=a.to))
+    if len(a.run) > 1 and a.to is None:
+        raise ValueError("several runs are joined on one page: expected --to PAGE.html.")
+    print(wb.report(a.run[0], to=a.to) if len(a.run) == 1 else wb.joined_report(a.run, a.to))
     return 0
 
 

@@ -27,6 +27,7 @@ from hooks.site import Site, parse_sites
 from hooks.slab import Slab
 from stores import ActivationStore, NoRows, Unit, content_key, provenance
 from workbench.captures.blocks import Captured, Index
+from workbench.captures.halving import SPLIT, in_parts
 from workbench.captures.plan import Kept, kept_streams, scopes_of, spec_of, variants_of
 from workbench.captures.writing import Writer
 from workbench.progress import followed
@@ -100,7 +101,7 @@ def capture_answers(
         ]  # fmt: skip
 
     def write(captured: Captured) -> None:
-        store.commit(captured.unit, captured.blocks([part.stream for part in kept]))
+        store.commit(captured.unit, captured.blocks([part.stream for part in kept]), captured.note)
 
     with Writer(write, host.slots(2)) as writer:
         for unit in followed(store.missing(), f"answers {Path(to).name}", show=progress):
@@ -166,20 +167,22 @@ class _Reading:
         for n, row in enumerate(rows):
             texts = readers.setdefault(self._reader or row.variant, {})
             texts.setdefault((row.prompt, row.ids), []).append(n)
-        for reader, texts in readers.items():
-            self._read(self._model.variant(reader), texts, room)
+        split = sum(self._read(self._model.variant(reader), texts, room) for reader, texts in readers.items())
         absent = np.full(len(rows), -1, np.int64)
         index = Index([row.id for row in rows], [row.variant for row in rows], absent, absent)
-        return Captured(unit, self._host.send(slot, room), {part.name: index for part in self._kept})
+        sent = self._host.send(slot, room)
+        return Captured(unit, sent, {part.name: index for part in self._kept}, note=SPLIT if split else "")
 
     def _read(
         self, view: HuggingFaceModel, texts: Mapping[tuple[int, Ids], list[int]], room: Mapping[str, Tensor]
-    ) -> None:
+    ) -> int:
+        """Returns in how many parts, more than there are batches where the device's memory did not hold one."""
         read: list[Encoded] = [answered_with(self._encoded[prompt], ids) for prompt, ids in texts]
         owners = list(texts.values())
         lengths = [len(one) for one in read]
         device = self._model.device
-        for some in length_sorted(lengths, self._max_tokens, kinds_of(self._model, read, lengths)):
+
+        def pass_of(some: Sequence[int]) -> None:
             batch = self._model.encoder.collate([read[i] for i in some])
             slabs, keep = {}, {}
             for part in self._kept:
@@ -195,6 +198,9 @@ class _Reading:
                     lost = len(some) - len(slab.picked)
                     raise ValueError(f"{lost} answers have no token in this scope: expected 'response', for one.")
                 room[name].index_copy_(1, target, slab.values.index_select(1, source))
+
+        units = length_sorted(lengths, self._max_tokens, kinds_of(self._model, read, lengths))
+        return sum(len(in_parts(some, pass_of, "answer")) for some in units) - len(units)
 
 
 def _written(

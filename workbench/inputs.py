@@ -84,8 +84,9 @@ def argument_parser(description: str, default_to: str, **own_options: Any) -> ar
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--to", default=default_to, help="run folder; an interrupted run goes on from what it holds")
     parser.add_argument("--seed", type=int, default=0, help="of the draws, and of the organism's base (0, 1, 2)")
-    parser.add_argument("--part", default="1/1", help="2/3: of the adapters to train, every third from the second")
-    parser.add_argument("--engine", default="process", help="what trains them: process (this one), or ray")
+    parser.add_argument("--part", default="1/1", help="2/3: the second third of the adapters to train, and of what is "
+                        "captured and swept; from 0/3 to 2/3 or from 1/3 to 3/3")  # fmt: skip
+    parser.add_argument("--engine", default="process", help="what does that: process (this one), or ray")
     parser.add_argument("--dry-run", action="store_true", help="say what the run would take, and stop")
     for name, default in own_options.items():
         kind = default[0] if isinstance(default, list) else default

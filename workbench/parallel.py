@@ -10,6 +10,7 @@ import importlib
 import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 ENGINES = ("process", "ray")
@@ -44,7 +45,10 @@ def done_units(
             yield name, None
 
 
-def _by_ray(units: Mapping[str, Unit], gpus: float | int) -> Iterator[tuple[str, str | None]]:
+@contextmanager
+def cluster() -> Iterator[Any]:
+    """The module `ray`, joined to a cluster; one that was begun here ends here. Raises ModuleNotFoundError without
+    Ray."""
     try:
         ray: Any = importlib.import_module("ray")  # an extra: the only place that asks for it
     except ModuleNotFoundError as error:
@@ -55,6 +59,14 @@ def _by_ray(units: Mapping[str, Unit], gpus: float | int) -> Iterator[tuple[str,
     if ours:
         ray.init(**_cluster())
     try:
+        yield ray
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _by_ray(units: Mapping[str, Unit], gpus: float | int) -> Iterator[tuple[str, str | None]]:
+    with cluster() as ray:
         # Retried by hand: Ray's own retry_exceptions would give no traceback of the attempts before the last.
         task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=ATTEMPTS - 1)(_called)
         left = dict.fromkeys(units, ATTEMPTS)
@@ -72,9 +84,6 @@ def _by_ray(units: Mapping[str, Unit], gpus: float | int) -> Iterator[tuple[str,
                 yield name, why
             else:
                 running[task.remote(*units[name])] = name
-    finally:
-        if ours:
-            ray.shutdown()
 
 
 def _cluster() -> dict[str, Any]:

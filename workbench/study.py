@@ -20,10 +20,14 @@ from hooks.load import load_model
 from hooks.positions import Scope
 from hooks.prompt import Prompt, read_prompts
 from stores import ActivationStore, ResultTable, Rows
+from stores.files import write_file
+from stores.publish import make_folder
+from stores.secret_text import redacted
 from workbench.behaviour.answering import sample_answers
 from workbench.behaviour.judges import judge
 from workbench.behaviour.judging import Judge
-from workbench.behaviour.samples import samples_of
+from workbench.behaviour.projected import Projected
+from workbench.behaviour.samples import joined_samples, judged_samples, samples_of
 from workbench.behaviour.scoring import judge_answers
 from workbench.behaviour.summary import summarise
 from workbench.behaviour.table_summary import split_of
@@ -32,6 +36,7 @@ from workbench.inputs import Inputs, argument_parser, inputs_from
 from workbench.interventions.cells import Intervention
 from workbench.interventions.sweep import sweep
 from workbench.planning.study_plan import StudyPlan, add_plan_arguments
+from workbench.shared_work import shared_out, stop_without
 
 SCHEMA = 1
 
@@ -47,11 +52,12 @@ class Study:
         self.command = command
         self.results: list[dict[str, Any]] = []
         self.samples: list[dict[str, Any]] = []
+        self.projections: list[dict[str, Any]] = []
         self.seconds: dict[str, float] = {}
         self.cosines: dict[str, Any] | None = None
         self.asked: Any = None  # the arguments of the command line
         self.question = ""  # what the study asks: the first line of its script
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
 
     @classmethod
     def from_command_line(
@@ -179,6 +185,7 @@ class Study:
         On the questions outside the fine-tuned domain unless given others; judged as written answers, or, with
         `written=False`, only read at the token that decides. Its table stays in the folder `name` of the study.
         """
+        model, shared = self._shared_out(model)
         table = sweep(
             model,
             self.elsewhere if questions is None else questions,
@@ -188,8 +195,9 @@ class Study:
             to=self.folder / name,
             seed=self.seed,
             max_new_tokens=self.max_new_tokens,
-            **options,
+            **{**shared, **options},
         )
+        stop_without(table.missing(), name, self.asked)
         facts = {"target": target, "detail": detail}
         self.add(table, condition=condition, tails=tails, baseline=baseline, sample=sample, **facts)
         return table
@@ -205,8 +213,11 @@ class Study:
         """Residuals at the last token (or another scope) of every prompt, all layers, in the folder `name` of the
         study: the rows to fit on (`fitting`)."""
         self._refuse_dry_run()
+        model, shared = self._shared_out(model)
         where = {"sites": "resid_post", "at": at, "to": self.folder / name}
-        return self.fitting(capture(model, prompts, variants=variants or None, **where))
+        store = capture(model, prompts, variants=variants or None, **where, **shared)
+        stop_without(store.missing(), name, self.asked)
+        return self.fitting(store)
 
     def answers(
         self,
@@ -216,24 +227,33 @@ class Study:
         *,
         name: str,
         judges: Sequence[Judge] | None = None,
+        sample: bool = False,
         **sampling: Any,
     ) -> tuple[ResultTable, ResultTable]:
         """Sampled answers of the conditions (`wb.sample_answers`, with its options) and their scores, by the study's
-        judge unless others are given; both tables stay in the folder `name` of the study."""
+        judge unless others are given; both tables stay in the folder `name` of the study. With `sample` some of the
+        answers go into the report."""
         self._refuse_dry_run()
         options = {"max_new_tokens": self.max_new_tokens, "seed": self.seed, **sampling}
         answers = sample_answers(model, questions, conditions=conditions, to=self.folder / name / "answers", **options)
-        return answers, judge_answers(answers, questions, judges or [self.judge], to=self.folder / name / "scores")
+        scores = judge_answers(answers, questions, judges or [self.judge], to=self.folder / name / "scores")
+        if sample:
+            joined_samples(self.samples, judged_samples(answers, scores, questions))
+        return answers, scores
 
     def add(self, found: Any, *, condition: str | None = None, sample: bool = False, **facts: Any) -> None:
         """Takes a result (see `wb.summarise`); with `sample` some answers of a table go into the report."""
         self.results += summarise(found, condition=condition, **facts)
         if sample and condition is not None:
-            self.samples += samples_of(found, self.asked_questions, condition)
+            joined_samples(self.samples, samples_of(found, self.asked_questions, condition))
 
     def add_cosines(self, labels: Sequence[str], matrix: np.ndarray) -> None:
         """The cosines between directions that the report shows."""
         self.cosines = {"labels": list(labels), "matrix": np.round(matrix, 6).tolist()}
+
+    def add_projections(self, found: Sequence[Projected]) -> None:
+        """What a direction reads at every token (`wb.token_projections`), shown in colours on the page."""
+        self.projections += [one.record() for one in found]
 
     def finish(self, *, whole: bool = False) -> Path:
         """Writes the summary, the samples, the figures and the report, and returns the report's path. `whole`: the page
@@ -257,11 +277,23 @@ class Study:
             "directions": None if self.cosines is None else {"cosines": self.cosines},
             "results": self.results,
         }
-        (self.folder / "summary.json").write_text(json.dumps(_to_nine_digits(summary), indent=1))
-        (self.folder / "samples.json").write_text(json.dumps(self.samples, indent=1))
+        write_file(self.folder / "summary.json", json.dumps(redacted(_to_nine_digits(summary)), indent=1))
+        write_file(self.folder / "samples.json", json.dumps(redacted(self.samples), indent=1))
+        write_file(self.folder / "projections.json", json.dumps(redacted(self.projections)))
         page = report(self.folder, to=self.folder / "report.html", figures=self.folder / "figures")
         print(f"wrote {page}")
         return page
+
+    def _shared_out(self, model: Any) -> tuple[Any, dict[str, Any]]:
+        used, inputs = vars(self), self.inputs
+        return shared_out(
+            model,
+            self.asked,
+            [
+                (used.get("model"), inputs.base, inputs.adapters),
+                (used.get("other"), inputs.other_base, inputs.other_adapters),
+            ],
+        )
 
     def _refuse_dry_run(self) -> None:
         """A script that has no lines for --dry-run ends before it runs anything."""

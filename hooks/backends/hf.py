@@ -27,6 +27,7 @@ from hooks.model import Edits, Generation, Keeps, Trace
 from hooks.positions import Tokens
 from hooks.prefix_cache import Prefix, text_of
 from hooks.site import Site
+from hooks.spread import placed_on
 from hooks.static_decode import generated
 from hooks.tower_rows import vision_view
 from hooks.view import View, text_view
@@ -66,7 +67,8 @@ class HuggingFaceModel(LoadedModel):
         tokens = batch.tokens.to(self.device)
         if "use_cache" in self._accepts:
             inputs["use_cache"] = False
-        head = NextToken(self.module, batch, cuts="logits_to_keep" in self._accepts, gathers=self.native)
+        cuts = "logits_to_keep" in self._accepts and not self.spread  # columns and stream on two devices
+        head = NextToken(self.module, batch, cuts=cuts, gathers=self.native)
         out: Any = None
         hooking = {"once": True, "stop": not logits, "in_part": through is not None}
         with (
@@ -195,8 +197,10 @@ class HuggingFaceModel(LoadedModel):
                 tokens = now()
                 if in_part and self.layout.plain and len(tensor) < len(tokens.position):
                     tokens = tokens.first(len(tensor))
-                return text_view(site, tensor, tokens, self.layout)
-            return self._vision_view(batch, tensor)
+                view = text_view(site, tensor, tokens, self.layout)
+            else:
+                view = self._vision_view(batch, tensor)
+            return placed_on(self.device, tensor, view) if self.spread else view
 
         spots = {site: self.spot(site, text_only=not batch.image_rows) for site in wanted(keep, edits)}
         return hooked(spots, keep or {}, edits or {}, view_of, len(batch), once=once, stop=stop, attach=self._attach)

@@ -24,6 +24,7 @@ from hooks.locate import located
 from hooks.prompt import Prompt
 from hooks.site import Site
 from hooks.spot import Spot
+from hooks.spread import spread
 from hooks.stream import ResidualStream
 from hooks.structure import refuse_two_streams
 
@@ -84,6 +85,13 @@ class LoadedModel:
     @property
     def device(self) -> torch.device:
         return next(self.module.parameters()).device
+
+    @property
+    def spread(self) -> bool:
+        """True where the weights lie on several devices (`device_map`)."""
+        if "spread" not in self._found:
+            self._found["spread"] = spread(self.module)
+        return self._found["spread"]
 
     @property
     def dtype(self) -> torch.dtype:

@@ -76,7 +76,7 @@ def lowrank_(
 
 def _check_power(power: int) -> None:
     if power not in (0, 1):
-        raise ValueError(f"the gate compares h·read_0 with t·‖h‖^power for power 0 or 1, but came {power}.")
+        raise ValueError(f"the gate compares h·read_0 with t·‖h‖^power: expected power 0 or 1, {power} came.")
 
 
 def _wants_gradient(*tensors: Tensor | None) -> bool:

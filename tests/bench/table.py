@@ -1,7 +1,7 @@
-"""The README's performance table, made from the numbers that are kept in tests/bench/results/.
+"""The performance table of docs/performance.md, made from the numbers that are kept in tests/bench/results/.
 
-python tests/bench/table.py            # writes it between the README's two marks
-python tests/bench/table.py --check    # exits with 1 when the README says something else
+python tests/bench/table.py            # writes it between the page's two marks
+python tests/bench/table.py --check    # exits with 1 when the page says something else
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ HEADINGS = ("", "measured", "against", "ratio [95 % interval]", "gate", "goal", 
 
 
 def main(arguments: Sequence[str]) -> int:
-    readme = ROOT / "README.md"
-    text = readme.read_text()
+    page = ROOT / "docs" / "performance.md"
+    text = page.read_text()
     new = replaced(text, written(documents(RESULTS)))
     if "--check" in arguments:
         return int(new != text)
-    readme.write_text(new)
+    page.write_text(new)
     return 0
 
 
@@ -71,11 +71,11 @@ def _row(line: Mapping[str, Any]) -> str:
     return f"| {' | '.join(part.replace('|', chr(92) + '|') for part in shown)} |"
 
 
-def replaced(readme: str, table: str) -> str:
-    """The README with this between its marks. Raises ValueError when it does not have each of them once, in order."""
-    if readme.count(BEGIN) != 1 or readme.count(END) != 1 or readme.index(BEGIN) > readme.index(END):
-        raise ValueError(f"README.md: expected the line {BEGIN!r} once, and behind it {END!r} once.")
-    before, _, rest = readme.partition(BEGIN)
+def replaced(page: str, table: str) -> str:
+    """The page with this between its marks. Raises ValueError when it does not have each of them once, in order."""
+    if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
+        raise ValueError(f"docs/performance.md: expected the line {BEGIN!r} once, and behind it {END!r} once.")
+    before, _, rest = page.partition(BEGIN)
     return f"{before}{BEGIN}\n{table}{END}{rest.partition(END)[2]}"
 
 

@@ -23,6 +23,7 @@ from hooks.sampling import SeededSampling
 from stores import ResultTable, content_key, provenance
 from workbench.behaviour.answer_faults import faults_of
 from workbench.behaviour.conditions import Condition, Given, conditions_of, parts_of, variants_a_batch
+from workbench.captures.halving import Place, in_parts, note_of, released
 from workbench.interventions.cells import CellTally
 from workbench.interventions.passes import Passes
 from workbench.interventions.planner import NEARLY_EMPTY, Bounds
@@ -105,10 +106,32 @@ def sample_answers(
         for u, unit in enumerate(units):
             for part in writer.parts:
                 if (key := f"{part}.batch{u}") in missing:
-                    table.commit(key, list(writer.rows(part, [asked[i] for i in unit])))
+                    rows, note = _in_order(writer, part, [asked[i] for i in unit], listed)
+                    table.commit(key, rows, note)
                     bar.update()
     writer.check(table)
     return table
+
+
+def _in_order(
+    writer: Any, part: str, asked: Sequence[Observation], listed: Sequence[Prompt]
+) -> tuple[list[dict[str, Any]], str]:
+    """The rows of one part's conditions, condition by condition, and the note for their shard."""
+
+    def written(places: Sequence[Place]) -> list[dict[str, Any]]:
+        some = [asked[place.at] for place in places]
+        try:
+            return list(writer.rows(part, some))
+        except torch.OutOfMemoryError:
+            if len(some) > 1 or len(writer.parts[part]) == 1:
+                raise
+        released()
+        return list(writer.rows(part, some, tight=True))
+
+    pieces = in_parts([Place(n, listed[one.prompt].id) for n, one in enumerate(asked)], written)
+    rows = [row for piece in pieces for row in piece]
+    first = list(dict.fromkeys(row.get("condition") for row in rows))
+    return sorted(rows, key=lambda row: first.index(row.get("condition"))), note_of(pieces)
 
 
 def seed_of(seed: int, prompt: str, sample: int) -> int:
@@ -145,8 +168,8 @@ class LocalWriter:
         self.parts = parts_of(self._model, self._conditions, variants_a_batch(units, lengths, max_tokens))
         return units
 
-    def rows(self, part: str, asked: Sequence[Observation]) -> Iterator[dict[str, Any]]:
-        """The rows of one part's conditions."""
+    def rows(self, part: str, asked: Sequence[Observation], *, tight: bool = False) -> Iterator[dict[str, Any]]:
+        """The rows of one part's conditions. `tight`: one condition a pass, where there is no memory for several."""
         how = self._how
         prompts = list(dict.fromkeys(one.prompt for one in asked))  # each is read once, whatever its samples
         batch = self._model.encoder.collate(self._encoded.taken(prompts), "left")
@@ -154,7 +177,7 @@ class LocalWriter:
         drawing = SeededSampling(
             [one.seed for one in asked], **asdict(how), real=batch.tokens.position[torch.tensor(index)] >= 0
         )
-        for conditions, out, tallies in self._answered(self.parts[part], batch, index, drawing):
+        for conditions, out, tallies in self._answered(self.parts[part], batch, index, drawing, tight):
             for place, condition in enumerate(conditions):
                 for row, one in enumerate(asked):
                     at = place * len(asked) + row
@@ -167,11 +190,12 @@ class LocalWriter:
                     }
 
     def _answered(
-        self, here: Sequence[Condition], batch: Batch, index: Sequence[int], drawing: SeededSampling
+        self, here: Sequence[Condition], batch: Batch, index: Sequence[int], drawing: SeededSampling, tight: bool
     ) -> Iterator[tuple[Sequence[Condition], Generation, list[CellTally]]]:
         """The answers of conditions that share a part: condition by condition, and for each in the order of `index`."""
         new, columns = self._how.max_new_tokens, batch.inputs["input_ids"].shape[1]
-        tokens = self._max_tokens * columns // (columns + new)  # what is left to prompts, over all cells
+        # what is left to prompts, over all cells
+        tokens = 1 if tight else self._max_tokens * columns // (columns + new)
         bounds = Bounds(tokens, memory_of(self._model), False, NEARLY_EMPTY.get(self._model.device.type, 2048))
         passes = Passes(self._model.variant(here[0].variant), batch, bounds)
         variants = [one.variant for one in here]
@@ -181,12 +205,14 @@ class LocalWriter:
                 yield [here[c] for c in out.cells], out.generation, out.tallies
             return
         try:
-            answers = passes.across(variants, new, index, logits_processor=[drawing])
+            answers = None if tight else passes.across(variants, new, index, logits_processor=[drawing])
         except RowsUnknown:  # a layer that does not show which rows it reads
-            for one in here:
-                yield from self._answered([one], batch, index, drawing)
-        else:
+            answers = None
+        if answers is not None:
             yield here, answers, []
+            return
+        for one in here:
+            yield from self._answered([one], batch, index, drawing, tight)
 
     def _written(self, one: Observation) -> dict[str, Any]:
         prompt = self._prompts[one.prompt]

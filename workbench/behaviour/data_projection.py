@@ -24,7 +24,10 @@ def projection_features(
     if baseline is not None:
         other = _means(baseline, v, site, by)
         if odd := sorted(set(found) ^ set(other)):
-            raise ValueError(f"projection_features: domain {odd[0]!r} is on one side only (and {len(odd) - 1} more).")
+            raise ValueError(
+                f"projection_features: domain {odd[0]!r} is on one side only, expected on both "
+                f"(and {len(odd) - 1} more)."
+            )
         found = {domain: value - other[domain] for domain, value in found.items()}
     return {f"projection_{name}" if name else "projection": found}
 

@@ -59,7 +59,7 @@ def diversity(
     ValueError for a domain with fewer texts than `size`, and for a size below 16.
     """
     if not embeddings:
-        raise ValueError("diversity: no domains came.")
+        raise ValueError("diversity: no domains came, expected at least one.")
     fewest = min(len(vectors) for vectors in embeddings.values())
     size = min(fewest, MOST_TEXTS) if size is None else size
     if not 16 <= size <= fewest:

@@ -187,5 +187,8 @@ class _Fits:
 
 def _value(new: Mapping[str, Mapping[str, float | int]], domain: str, feature: str) -> float:
     if feature not in new[domain]:
-        raise ValueError(f"forecast_domains: the new domain {domain!r} lacks the feature {feature!r}.")
+        raise ValueError(
+            f"forecast_domains: the new domain {domain!r} lacks what the others were fitted on, "
+            f"expected the feature {feature!r}."
+        )
     return float(new[domain][feature])

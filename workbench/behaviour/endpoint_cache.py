@@ -11,6 +11,7 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+from stores.files import append, open_log
 from workbench.behaviour.endpoint_reply import Reply
 
 VERSION = 1
@@ -28,10 +29,8 @@ class ReplyCache:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        self._file = os.open(path, flags | os.O_APPEND, 0o600)  # replies may quote what they judge
-        self._locks = os.open(path.with_name(path.name + ".lock"), flags, 0o600)
+        self._file = open_log(path)  # for its owner alone: replies may quote what they judge
+        self._locks = open_log(path.with_name(path.name + ".lock"))
         for descriptor in (self._file, self._locks):
             weakref.finalize(self, os.close, descriptor)
         self._places: dict[str, tuple[int, int]] = {}  # key -> offset and length of its line
@@ -63,9 +62,7 @@ class ReplyCache:
                 size = os.fstat(self._file).st_size
                 if size and os.pread(self._file, 1, size - 1) != b"\n":
                     data = b"\n" + data  # ends the line of a writer that was killed
-                while data:
-                    data = data[os.write(self._file, data) :]
-                os.fsync(self._file)
+                append(self._file, data, self.path)
             finally:
                 fcntl.lockf(self._locks, fcntl.LOCK_UN, 1, _APPENDING)
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hooks.picture_files import picture_bytes
+from hooks.plain_files import Refused
 from hooks.prompt import Prompt
 from workbench.behaviour.endpoint_reply import CannotAsk
 
@@ -22,7 +24,7 @@ def messages_of(prompt: Prompt) -> list[dict[str, Any]]:
     """The prompt's conversation, system text and images at their places. CannotAsk for what a chat endpoint cannot be
     given: raw text without a template, an answer that was begun."""
     if prompt.prefill is not None:
-        raise CannotAsk("an endpoint cannot be given the beginning of its answer (prefill)")
+        raise CannotAsk("an endpoint cannot be given the beginning of its answer: expected a prompt without prefill")
     if prompt.text is not None:
         raise CannotAsk(
             "an endpoint puts every prompt into its chat template: raw text needs the weights (wb.load_model)"
@@ -77,12 +79,11 @@ def data_url(path: Path) -> str:
 
 def _image(path: Path) -> bytes:
     try:
-        size = path.stat().st_size
-        data = path.read_bytes() if size <= IMAGE_BYTES else b""
-    except OSError as error:
-        raise CannotAsk(f"the image {path.name} cannot be read ({error.strerror})") from None
-    if size > IMAGE_BYTES:
-        raise CannotAsk(f"the image {path.name} has {size:,} bytes: an endpoint takes at most {IMAGE_BYTES:,}")
+        data = picture_bytes(path)
+    except (OSError, Refused) as error:
+        raise CannotAsk(f"the image {path.name} cannot be read ({error})") from None
+    if len(data) > IMAGE_BYTES:
+        raise CannotAsk(f"the image {path.name} has {len(data):,} bytes: an endpoint takes at most {IMAGE_BYTES:,}")
     if _mime_of(data) is None:
         raise CannotAsk(f"the image {path.name} is no PNG, JPEG, GIF or WebP file")
     return data

@@ -21,10 +21,14 @@ def image_donors(
     image. Raises PromptError where a group is more than half of its pool, or a tag is missing.
     """
     if within is not None and within == across:
-        raise ValueError(f"within and across are both {within!r}: prompts cannot share a tag and differ in it.")
+        raise ValueError(
+            f"within and across are both {within!r}: prompts cannot share a tag and differ in it; expected two tags."
+        )
     for tag in (within, across):
         if tag is not None and (lacking := [prompt.id for prompt in prompts if tag not in prompt.tags]):
-            raise PromptError(f"{len(lacking)} prompts have no tag {tag!r}, the first {lacking[0]!r}.")
+            raise PromptError(
+                f"{len(lacking)} prompts have no tag {tag!r} (expected one on every prompt), the first {lacking[0]!r}."
+            )
     pools: dict[Hashable, list[Prompt]] = defaultdict(list)
     for prompt in drawn(prompts, len(prompts), seed=seed, purpose="swap images"):
         pools[len(prompt.images), str(prompt.tags[within]) if within else ""].append(prompt)

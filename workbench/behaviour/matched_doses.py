@@ -151,5 +151,8 @@ def matched_doses(
 
 def _value(found: Measured) -> float:
     if found.value is None:
-        raise ValueError(f"no answer of {found.condition!r} has a score of {found.metric}: nothing can be chosen.")
+        raise ValueError(
+            f"no answer of {found.condition!r} has a score of {found.metric}: nothing can be "
+            "chosen. Judge them by that metric first, or name another."
+        )
     return found.value

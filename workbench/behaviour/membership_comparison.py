@@ -190,7 +190,9 @@ def _is_number(value: Any) -> bool:
 
 def _clusters_of(rows: Sequence[Mapping[str, Any]], column: str) -> list[Any]:
     if unnamed := sum(row.get(column) is None for row in rows):
-        raise ValueError(f"clusters={column!r}: {unnamed} of {len(rows)} rows have no such value.")
+        raise ValueError(
+            f"clusters={column!r}: {unnamed} of {len(rows)} rows have no such value; expected one on every row."
+        )
     return [row[column] for row in rows]
 
 

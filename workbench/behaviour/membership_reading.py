@@ -78,7 +78,10 @@ def reference_texts(own: Texts, base: HuggingFaceModel, prompts: Sequence[Prompt
     """What the reference reads: the same token ids, or, where its tokenizer gives others and `per` allows, its own.
     Raises ValueError where the two could not be compared."""
     if any(prompt.images for prompt in prompts) and base.encoder.processor is None:
-        raise ValueError(f"the prompts have images, and the reference {base!r} reads text only.")
+        raise ValueError(
+            f"the prompts have images, and the reference {base!r} reads text only: expected a "
+            "reference that reads images."
+        )
     if same_tokens(own.encoder, base.encoder, own.prompts):
         return own
     if per == "token":

@@ -111,8 +111,8 @@ class Texts:
         if raw == {False}:
             if isinstance(shots, str) or self.of == "full":
                 raise PromptError(
-                    "under a chat template recall_prefix is a list of Prompts with responses, which become earlier "
-                    "turns, and of='answer'; for a prefix of plain text, or of='full': text='raw'."
+                    "under a chat template recall_prefix is expected as a list of Prompts with responses, which "
+                    "become earlier turns, and of='answer'; for a prefix of plain text, or of='full': text='raw'."
                 )
             self._shown = EncodedPrompts(self.encoder, [behind_turns(prompt, shots) for prompt in self.prompts])
             return
@@ -140,7 +140,10 @@ def in_form(prompt: Prompt, form: str, joined_by: str) -> Prompt:
 def behind_turns(prompt: Prompt, shots: Sequence[Prompt]) -> Prompt:
     """The conversation with others in front of its first turn (behind its own system turn; theirs are left out)."""
     if silent := [shot.id for shot in shots if shot.response is None or not shot.messages]:
-        raise PromptError(f"recall_prefix: {silent[0]!r} is no conversation with a response, so it makes no turns.")
+        raise PromptError(
+            f"recall_prefix: {silent[0]!r} is no conversation with a response, so it makes no turns: expected "
+            "Prompts with a response."
+        )
     turns = []
     for shot in shots:
         turns += [message for message in shot.messages if message.role != "system"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
+import io
 from pathlib import Path
 
+from hooks.picture_files import picture
+from hooks.plain_files import Refused
 from hooks.prompt import PromptError
+from stores.files import write_file
 
 Colour = tuple[int, int, int]
 GREY: Colour = (128, 128, 128)
@@ -23,10 +25,10 @@ def plain_image(like: Path, to: Path, colour: Colour = GREY) -> tuple[Path, bool
 
     name = hexadecimal(colour)[1:]
     try:
-        with Image.open(like) as picture:
-            size, mode = picture.size, picture.mode
-    except OSError as error:
-        raise PromptError(f"image {like} cannot be read ({error}).") from None
+        shown = picture(like)
+    except Refused as error:
+        raise PromptError(str(error)) from None
+    size, mode = shown.size, shown.mode
     wanted = Image.new("RGB", size, colour)
     # A palette of the one colour; convert("P") would give the nearest of a fixed palette.
     plain = wanted.quantize(1) if mode == "P" else wanted.convert(mode) if mode in PNG_MODES else wanted
@@ -39,12 +41,9 @@ def plain_image(like: Path, to: Path, colour: Colour = GREY) -> tuple[Path, bool
             if (found.size, found.mode) != (size, plain.mode) or found.convert("RGB").tobytes() != wanted.tobytes():
                 raise FileExistsError(f"{path} is another image: expected a folder for plain images alone.")
         return path, lost
-    to.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(dir=to, prefix=f".{path.name}.")
-    with os.fdopen(handle, "wb") as file:
-        plain.save(file, format="PNG")
-    os.replace(beside, path)
-    return path, lost
+    data = io.BytesIO()
+    plain.save(data, format="PNG")
+    return write_file(path, data.getvalue()), lost
 
 
 def hexadecimal(colour: Colour) -> str:

@@ -142,7 +142,7 @@ def _scores_in(tables: Iterable[Sequence[Mapping[str, Any]]]) -> list[str]:
 def _rows(rows: Rows, domain: str) -> list[Mapping[str, Any]]:
     listed = list(rows.rows() if isinstance(rows, ResultTable) else rows)
     if not listed:
-        raise ValueError(f"membership_features: the table of {domain!r} has no rows.")
+        raise ValueError(f"membership_features: the table of {domain!r} has no rows; expected the scores of its texts.")
     return listed
 
 

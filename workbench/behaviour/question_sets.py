@@ -56,7 +56,8 @@ class Questions:
         distinct = {one.revision for one in found.values() if one is not None}
         if without := sorted(question for question, one in found.items() if one is None):
             raise ValueError(
-                f"{without[0]!r} has no judge prompt {measure!r}, with {len(without)} of {len(found)} in all."
+                f"{without[0]!r} has no judge prompt {measure!r} (expected one on every question, or none "
+                f"asked for), with {len(without)} of {len(found)} in all."
             )
         if len(distinct) != 1:
             raise ValueError(
@@ -127,7 +128,7 @@ def _check(entry: Any, where: str, own: tuple[str, ...]) -> None:
         )
     for key in ("id", "paraphrases"):
         if key not in entry:
-            raise PromptError(f"{where}: the key {key!r} is missing.")
+            raise PromptError(f"{where}: the key {key!r} is missing, and is needed.")
     for key, kinds in _KINDS.items():
         value = entry.get(key, None if type(None) in kinds else kinds[0]())
         if not isinstance(value, kinds) or isinstance(value, bool):

@@ -32,7 +32,10 @@ def strongest(judged: Judged, arms: Arms, by: str | Metric = "organism") -> dict
     found = quantities(judged, by)["misalignment"].of(judged)
     values = {name: one.value for name, one in found.items()}
     if unscored := [name for _, _, name in arms if values[name] is None]:
-        raise ValueError(f"no answer of {unscored[0]!r} has a score: nothing can be chosen.")
+        raise ValueError(
+            f"no answer of {unscored[0]!r} has a score: nothing can be chosen. Judge them "
+            "first, or name another metric."
+        )
     return {
         arm: max(doses, key=lambda dose, arm=arm: float(values[arms.name(arm, dose)] or 0.0))
         for arm, doses in arms.doses.items()

@@ -222,7 +222,7 @@ def _from_file(path: Path, options: Mapping[str, str]) -> Rubric:
         if not isinstance(value, _KINDS[key]) or isinstance(value, bool):
             raise RubricError(f"{path}: {key} is {type(value).__name__}: expected {_KINDS[key][0].__name__}.")
     if missing := [key for key in ("name", "template", "mode") if not read.get(key)]:
-        raise RubricError(f"{path}: the key {missing[0]!r} is missing or empty.")
+        raise RubricError(f"{path}: the key {missing[0]!r} is missing or empty, and is needed.")
     if read["mode"] not in MODES:
         raise RubricError(f"{path}: mode {read['mode']!r} is unknown: expected one of {', '.join(MODES)}.")
     scale, abstain = read.get("scale", [0, 100]), read.get("abstain", [])

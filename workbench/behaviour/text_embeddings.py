@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+
+from hooks.checkpoint_files import check_folder
+from hooks.plain_files import Refused, json_file
 
 Vectors = Float[np.ndarray, "n d"]
 
@@ -50,8 +52,9 @@ def encoded_texts(
             f"{place} has no config.json: expected the folder of an encoder, downloaded beforehand."
         )
     if not texts:
-        raise ValueError("encoded_texts: no texts came.")
+        raise ValueError("encoded_texts: no texts came, expected at least one.")
     _refuse_other_pooling(place)
+    check_folder(place)
     tokenizer: Any = AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
     model: Any = AutoModel.from_pretrained(
         place, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
@@ -76,12 +79,22 @@ def encoded_texts(
 
 def _refuse_other_pooling(place: Path) -> None:
     file = place / "1_Pooling" / "config.json"
-    if file.is_file() and not json.loads(file.read_text()).get("pooling_mode_mean_tokens", False):
-        raise ValueError(f"{file} asks for another pooling than the mean over tokens, which is all that is known here.")
+    if file.is_file() and not _settings(file).get("pooling_mode_mean_tokens", False):
+        raise ValueError(
+            f"{file} asks for another pooling than the mean over tokens, which is all that is known here: "
+            "expected a sentence encoder with mean pooling."
+        )
+
+
+def _settings(file: Path) -> dict[str, Any]:
+    said = json_file(file, 2**20)
+    if not isinstance(said, dict):
+        raise Refused(f"{file} is a {type(said).__name__}: expected a JSON object.")
+    return said
 
 
 def _longest(place: Path, tokenizer: Any, model: Any) -> int:
     file = place / "sentence_bert_config.json"
-    stated = json.loads(file.read_text()).get("max_seq_length") if file.is_file() else None
+    stated = _settings(file).get("max_seq_length") if file.is_file() else None
     limits = [stated, tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None), 512]
     return min(int(each) for each in limits if each and each < 10**9)

@@ -50,16 +50,16 @@ class FineTunes:
     to: Path
 
     def as_is(self, domain: str, **facts: Any) -> list[Carried]:
-        """What is carried into the fine-tune on this domain as it is (`wb.carried_as_is`)."""
+        """What is carried into the fine-tune on this domain as it is (`carried_as_is`)."""
         return carried_as_is((domain, self.recipients[domain]), self.donors, self.shifts, self.here, **facts)
 
     def by_maps(self, domain: str, methods: Sequence[str], **facts: Any) -> list[Carried]:
-        """What fitted maps carry into it (`wb.carried_within`)."""
+        """What fitted maps carry into it (`carried_within`)."""
         recipient = domain, self.recipients[domain]
         return carried_within(recipient, self.donors, self.shifts, self.held, self.here, methods, **facts)
 
     def into(self, domain: str, carried: Sequence[Carried], **options: Any) -> Transfers:
-        """All of it done to that fine-tune (`wb.transfers_into`, with its options)."""
+        """All of it done to that fine-tune (`transfers_into`, with its options)."""
         tuned, base = (self.model.variant(name) for name in (self.recipients[domain], "base"))
         return self.done_to(domain, tuned, base, carried, domain=domain, **options)
 

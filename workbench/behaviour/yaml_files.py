@@ -38,14 +38,14 @@ def read_yaml(path: str | Path) -> Any:
         finally:
             loader.dispose()
     except UnicodeDecodeError as error:
-        raise YamlError(f"{path} is not UTF-8 text ({error.reason}).") from None
+        raise YamlError(f"{path} is not the UTF-8 text that is expected ({error.reason}).") from None
     except yaml.MarkedYAMLError as error:
         place = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
         raise YamlError(f"{path}{place}: {error.problem or error.context}.") from None
     except (yaml.YAMLError, ValueError) as error:
         raise error if isinstance(error, YamlError) else YamlError(f"{path}: {error}.") from None
     except RecursionError:
-        raise YamlError(f"{path} is nested too deeply.") from None
+        raise YamlError(f"{path} is nested too deeply; expected a list of entries.") from None
 
 
 def _check(root: Any, path: Path) -> None:
@@ -56,20 +56,23 @@ def _check(root: Any, path: Path) -> None:
         line = node.start_mark.line + 1
         if id(node) in sizes:
             if (known := sizes[id(node)]) is None:
-                raise YamlError(f"{path}, line {line}: an anchor contains itself.")
+                raise YamlError(f"{path}, line {line}: an anchor contains itself; expected entries written one by one.")
             return known
         sizes[id(node)] = None
         below: list[Any] = []
         if node.id == "mapping":
             keys = [key.value for key, _ in node.value if key.id == "scalar"]
             if twice := sorted({key for key in keys if keys.count(key) > 1}):
-                raise YamlError(f"{path}, line {line}: the key {twice[0]!r} stands twice in one mapping.")
+                raise YamlError(f"{path}, line {line}: the key {twice[0]!r} stands twice in one mapping: remove one.")
             below = [part for pair in node.value for part in pair]
         elif node.id == "sequence":
             below = node.value
         total = 1 + sum(size(part) for part in below)
         if total > MOST_NODES:
-            raise YamlError(f"{path}, line {line}: more than {MOST_NODES:,} entries once its aliases are written out.")
+            raise YamlError(
+                f"{path}, line {line}: more than {MOST_NODES:,} entries once its aliases are "
+                "written out; expected entries written one by one."
+            )
         sizes[id(node)] = total
         return total
 

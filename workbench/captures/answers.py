@@ -13,6 +13,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,13 @@ from hooks.answer_slab import SCOPES, AnswerSlab
 from hooks.answered import Answered, answered_with
 from hooks.backends.hf import HuggingFaceModel
 from hooks.encode import Batch
-from hooks.host_copy import HostSlot, ToHost
+from hooks.host_copy import Arriving, HostSlot, ToHost
 from hooks.positions import Scope, scope_name
 from hooks.prompt import Prompt, as_prompts
 from hooks.slab import Slab
 from stores import ActivationStore, ResultTable, Unit
 from workbench.captures.blocks import Captured, Index, index_of
+from workbench.captures.halving import in_parts, note_of, unit_of
 from workbench.captures.plan import Kept, LinearEdits
 
 ANSWERS = "answers"  # the folder of the table, inside the store's
@@ -127,22 +129,35 @@ class Answering:
         self._before = {(row["prompt_id"], row["variant"]): row for row in rows}
 
     def __call__(self, unit: Unit, slot: HostSlot) -> Captured:
-        batch = self._batch_of(unit.prompt_ids)
-        parts, note = [], ""
-        for variant in self._variants:
-            part = self._written(unit, batch, variant)
-            before = [self._before.get((identifier, variant)) for identifier in unit.prompt_ids]
-            if all(before) and before != part.answers:
-                part, note = self._read(batch, variant, before), REPEATED
-            parts.append(part)
+        pieces = in_parts(unit.prompt_ids, partial(self._unit, unit))
+        parts = [by_variant[v] for v in range(len(self._variants)) for by_variant, _ in pieces]
+        whole = len(pieces) == 1
+        room = partial(self._host.room, slot) if whole else slot.room  # what came in pieces is on the host already
         values, index = {}, {}
         for kept in self._kept:
             of_stream = [part.values[kept.name] for part in parts]
             shape = (len(kept.sites), sum(one.shape[1] for one in of_stream), kept.stream.d_model)
-            values[kept.name] = torch.cat(of_stream, dim=1, out=self._host.room(slot, kept.name, shape, kept.dtype))
+            values[kept.name] = torch.cat(of_stream, dim=1, out=room(kept.name, shape, kept.dtype))
             index[kept.name] = _joined([part.index[kept.name] for part in parts])
         answers = [answer for part in parts for answer in part.answers]
-        return Captured(unit, self._host.send(slot, values), index, answers, note)
+        notes = dict.fromkeys(note for note in (note_of(pieces), *(note for _, note in pieces)) if note)
+        arriving = self._host.send(slot, values) if whole else Arriving(values)
+        return Captured(unit, arriving, index, answers, "; ".join(notes))
+
+    def _unit(self, unit: Unit, ids: Sequence[str]) -> tuple[list[_Part], str]:
+        """What each variant leaves of these prompts of the unit, and the note for its shard. In a part of a unit draws
+        are seeded by the part."""
+        batch, seed = self._batch_of(ids), unit_of(ids, unit)
+        parts, note = [], ""
+        for variant in self._variants:
+            part = self._written(seed, batch, variant)
+            before = [self._before.get((identifier, variant)) for identifier in ids]
+            if all(before) and before != part.answers:
+                part, note = self._read(batch, variant, before), REPEATED
+            if len(ids) < len(unit.prompt_ids):
+                part.values = {name: each.cpu() for name, each in part.values.items()}
+            parts.append(part)
+        return parts, note
 
     def commit(self, captured: Captured) -> None:
         """Seals the answers of a unit. Raises RuntimeError when another process has sealed others meanwhile."""

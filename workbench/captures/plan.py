@@ -72,7 +72,10 @@ def scopes_of(at: Scope | Mapping[str, Scope], wanted: Sequence[Site], prompts: 
 
 def _scope_of(at: Scope | Mapping[str, Scope], tower: str) -> Scope:
     if isinstance(at, Mapping) and tower not in at:
-        raise ValueError(f"at={dict(at)} gives no scope for the {tower} tower, whose sites are asked for.")
+        raise ValueError(
+            f"at={dict(at)} gives no scope for the {tower} tower, whose sites are asked for: expected "
+            f"at={{'language': 'last', 'vision': 'image'}}, say."
+        )
     scope = checked_scope(at[tower] if isinstance(at, Mapping) else at)
     if tower == "vision" and scope not in ("image", "all"):
         raise ValueError(

@@ -87,7 +87,10 @@ class DriftCallback(TrainerCallback):
             now = self._measured.residuals()
             for site, rows in now.items():
                 if not np.isfinite(rows).all():
-                    raise ValueError(f"step {step}: residuals at {site} are not finite: the training has diverged.")
+                    raise ValueError(
+                        f"step {step}: residuals at {site} are not finite: the training has "
+                        "diverged. Try a smaller learning rate."
+                    )
             start = self._start(now, step)
             rows = self._measured.projections(now, start)
             rows += self._measured.spectra(now, start, self.drift.k)

@@ -3,7 +3,6 @@ table, so that a training that was stopped can go on."""
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from hooks.weight_files import tensors_of
+from stores.files import write_file
 from workbench.training.factors import LoraFactors
 
 
@@ -21,17 +22,14 @@ class Snapshots:
         self._folder = Path(folder) / "snapshots"
 
     def put(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
-        self._folder.mkdir(parents=True, exist_ok=True)
-        unfinished = self._folder / f".{name}.{os.getpid()}"
-        save_file({key: np.ascontiguousarray(value, np.float32) for key, value in arrays.items()}, unfinished)
-        os.replace(unfinished, self._folder / f"{name}.safetensors")
+        data = save({key: np.ascontiguousarray(value, np.float32) for key, value in arrays.items()})
+        write_file(self._folder / f"{name}.safetensors", data)
 
     def get(self, name: str) -> dict[str, np.ndarray]:
-        from safetensors.numpy import load_file
-
-        return load_file(self._folder / f"{name}.safetensors")
+        stored = tensors_of(self._folder / f"{name}.safetensors")
+        return {key: tensor.numpy() for key, tensor in stored.items()}
 
     def put_factors(self, step: int, factors: LoraFactors) -> None:
         """The trained numbers of every module, as they are (adapters train in float32 at most)."""

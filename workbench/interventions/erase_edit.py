@@ -55,7 +55,8 @@ class Erase:
             ]
         if not out:
             raise ValueError(
-                f"Erase(layer={self.layer}) has nothing to act with: the classes' means are equal at every site named."
+                f"Erase(layer={self.layer}) has nothing to act with: the classes' means are equal at every "
+                "site named. Name another layer."
             )
         return out
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
+import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from stores import content_key
+from stores.files import write_file
 from workbench.interventions.gating_questions import GatedQuestion
+from workbench.subspace.array_files import npz_arrays
 
 Arrays = Mapping[str, np.ndarray]
 KEY = "content_key"
@@ -24,20 +25,14 @@ def kept_arrays(to: Path | None, spec: Any, make: Callable[[], Arrays]) -> Array
         return make()
     key = content_key(spec)
     if to.is_file():
-        with np.load(to, allow_pickle=False) as held:
-            if KEY in held and str(held[KEY]) == key:
-                return {name: held[name] for name in held.files if name != KEY}
+        held = npz_arrays(to)
+        if KEY in held and str(held[KEY]) == key:
+            return {name: array for name, array in held.items() if name != KEY}
     found = make()
-    to.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(dir=to.parent, prefix=f".{to.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            arrays: dict[str, Any] = {**found, KEY: np.array(key)}
-            np.savez(file, **arrays)
-        os.replace(beside, to)
-    except BaseException:
-        Path(beside).unlink(missing_ok=True)
-        raise
+    arrays: dict[str, Any] = {**found, KEY: np.array(key)}
+    data = io.BytesIO()
+    np.savez(data, **arrays)
+    write_file(to, data.getvalue())
     return found
 
 

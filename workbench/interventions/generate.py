@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from hooks.backends.hf import HuggingFaceModel
 from hooks.encoded_prompts import EncodedPrompts
 from hooks.model import NothingEdited, untouched_rows
 from hooks.prompt import Prompt, as_prompts
+from workbench.captures.halving import Place, in_parts
 from workbench.interventions.cells import Intervention, combined
 from workbench.progress import followed
 from workbench.units import kinds_of, length_sorted
@@ -42,25 +43,37 @@ def generate(
 ) -> list[Completion]:
     """Answers under the interventions, in the order of the prompts; greedy unless `do_sample=True`.
 
-    `max_tokens` bounds a batch's padded prompt. `decode="graph"` replays one CUDA graph a token where that gives the
-    same logits, `"static"` writes on a cache of fixed size; each `decoding` says what was done. Raises NothingEdited
-    when the interventions touched no prompt at all.
+    `max_tokens` bounds a batch's padded prompt; a batch that the device has no memory for is answered in halves.
+    `decode="graph"` replays one CUDA graph a token where that gives the same logits, `"static"` writes on a cache of
+    fixed size; each `decoding` says what was done. Raises NothingEdited when the interventions touched no prompt at
+    all.
     """
     listed = as_prompts(prompts)
     edits = combined(model, interventions)
     how = {"max_new_tokens": max_new_tokens, "decode": decode, **sampling}
     encoded = EncodedPrompts(model.encoder, listed)
     done: dict[int, Completion] = {}
-    units = length_sorted(encoded.lengths, max_tokens, kinds_of(model, listed, encoded.lengths))
-    for unit in followed(units, "generate", show=progress):
-        batch = model.encoder.collate(encoded.taken(unit), "left")
+
+    def written(places: Sequence[Place]) -> dict[int, Completion]:
+        batch = model.encoder.collate(encoded.taken([place.at for place in places]), "left")
         out = model.generate(batch, edits=edits, must_edit=False, **how)
         untouched = set(untouched_rows(out.tallies))
-        for row, i in enumerate(unit):
-            edited = row not in untouched if edits else None
-            done[i] = Completion(
-                listed[i], out.texts[row], tuple(out.token_ids[row]), out.finished[row], edited, out.decoding
+        return {
+            place.at: Completion(
+                listed[place.at],
+                out.texts[row],
+                tuple(out.token_ids[row]),
+                out.finished[row],
+                row not in untouched if edits else None,
+                out.decoding,
             )
+            for row, place in enumerate(places)
+        }
+
+    units = length_sorted(encoded.lengths, max_tokens, kinds_of(model, listed, encoded.lengths))
+    for unit in followed(units, "generate", show=progress):
+        for part in in_parts([Place(i, listed[i].id) for i in unit], written):
+            done |= part
     completions = [done[i] for i in range(len(listed))]
     if edits and not any(one.edited for one in completions):
         raise NothingEdited(

@@ -145,7 +145,8 @@ class TransferMap:
         if space == "target":
             if along.model and self.target_model and along.model != self.target_model:
                 raise ValueError(
-                    f"space='target' takes a direction of {self.target_model!r}; it was measured on {along.model!r}."
+                    f"space='target' takes a direction of {self.target_model!r}; expected it, and it was "
+                    f"measured on {along.model!r}."
                 )
             units = {site: along.unit[i] for i, site in enumerate(along.sites) if site in self.maps}
             return {

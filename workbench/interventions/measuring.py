@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 
 from hooks.encode import Batch
 from hooks.encoded_prompts import EncodedPrompts
 from hooks.prompt import Prompt
+from workbench.captures.halving import DoesNotFit, note_of, released
 from workbench.interventions.cells import CellTally
 from workbench.interventions.passes import Around, Passes
 from workbench.interventions.planner import Bounds, CellEdits, explained
 from workbench.interventions.readout import Choice, choice_of, edit_facts, kl_from, prefilled, prompt_facts
 from workbench.units import kinds_of, length_sorted
+
+Result = TypeVar("Result")
 
 
 @runtime_checkable
@@ -71,19 +74,34 @@ class Measurement:
         self.model, self.judge, self.asked, self.bounds = model, judge, asked, bounds
         self.max_new_tokens = max_new_tokens
         self._calm: list[Passes] | None = None
+        self._calm_bounds = bounds
 
-    def of(self, unit: Sequence[int]) -> OneBatch:
+    def of(self, unit: Sequence[int]) -> OneUnit:
         """The measurements of the prompts of one unit."""
-        return OneBatch(self, unit)
+        return OneUnit(self, unit)
 
-    def passes(self, encoded: EncodedPrompts, unit: Sequence[int], beside: Around | None = None) -> Passes:
+    def passes(
+        self, encoded: EncodedPrompts, unit: Sequence[int], bounds: Bounds, beside: Around | None = None
+    ) -> Passes:
         batch: Batch = self.model.encoder.collate(encoded.taken(unit))
-        return Passes(self.model, batch, self.bounds, beside)
+        return Passes(self.model, batch, bounds, beside)
 
     def neutral_kl(self, cells: Mapping[int, CellEdits]) -> dict[int, float | None]:
-        """Mean KL from the unedited model to each cell over the neutral prompts; None without such prompts."""
+        """Mean KL from the unedited model to each cell over the neutral prompts; None without such prompts. Batches
+        that the device has no memory for are halved."""
         if not len(self.asked.calm) or not cells:
             return dict.fromkeys(cells)
+        while True:
+            try:
+                return self._neutral_kl(cells)
+            except torch.OutOfMemoryError as error:
+                if self._calm_bounds.tokens <= max(self.asked.calm.lengths):
+                    longest = max(self.asked.neutral, key=lambda prompt: len(prompt.text or ""))
+                    raise DoesNotFit.of(longest, "neutral prompt", error) from error
+            self._calm, self._calm_bounds = None, halved(self._calm_bounds)
+            released()
+
+    def _neutral_kl(self, cells: Mapping[int, CellEdits]) -> dict[int, float | None]:
         total = {c: torch.zeros((), dtype=torch.float64) for c in cells}
         edited = {c: edits for c, edits in cells.items() if edits}
         for batch in self._neutral():
@@ -98,8 +116,8 @@ class Measurement:
         if self._calm is None:
             lengths = self.asked.calm.lengths
             kinds = kinds_of(self.model, self.asked.neutral, lengths)
-            units = length_sorted(lengths, self.bounds.tokens, kinds)
-            self._calm = [self.passes(self.asked.calm, unit) for unit in units]
+            units = length_sorted(lengths, self._calm_bounds.tokens, kinds)
+            self._calm = [self.passes(self.asked.calm, unit, self._calm_bounds) for unit in units]
         return self._calm
 
     def explained(self, units: Sequence[Sequence[int]], cells: Mapping[int, CellEdits]) -> list[str]:
@@ -107,20 +125,75 @@ class Measurement:
         if self.asked.choice is None:
             return ["answers only: cells as rows of one generation, behind one cache where their edits begin late"]
         largest = max(units, key=len)
-        batch = self.passes(self.asked.begun, largest)
+        batch = self.passes(self.asked.begun, largest, self.bounds)
         made, starts = batch.plan(cells), batch.starts(cells)
         head = f"{len(units)} batches; the largest, {len(largest)} prompts:"
         return [head, *explained(made, starts, self.model.n_layers, batch.columns)]
 
 
-class OneBatch:
-    """The prompts of one unit, read and answered; the clean pass and its caches live as long as this does."""
+def halved(bounds: Bounds) -> Bounds:
+    """Half the tokens a pass, and half of what may be recorded."""
+    return replace(bounds, tokens=max(1, bounds.tokens // 2), bytes=bounds.bytes // 2)
+
+
+class OneUnit:
+    """The measurements of one unit: in one batch; or, where the device has no memory for that, in halves of it with
+    passes of half the size, one behind the other."""
 
     def __init__(self, measurement: Measurement, unit: Sequence[int]) -> None:
+        self._of = measurement
+        self._parts = [(list(unit), measurement.bounds)]
+        self._whole: OneBatch | None = None
+
+    @property
+    def note(self) -> str:
+        """What the shard says of it."""
+        return note_of(self._parts)
+
+    def rows(self, cells: Mapping[int, CellEdits]) -> dict[int, list[dict[str, Any]]]:
+        """Rows [cell][prompt] of what was measured."""
+        found = self._each(lambda batch: batch.rows(cells))
+        return {c: [row for part in found for row in part[c]] for c in cells}
+
+    def read_clean(self) -> None:
+        """Runs the unedited forward, for who looks on."""
+        self._each(lambda batch: batch.read_clean())
+
+    def _each(self, run: Callable[[OneBatch], Result]) -> list[Result]:
+        found, waiting, self._parts = [], self._parts, []
+        while waiting:
+            unit, bounds = waiting.pop(0)
+            try:
+                found.append(run(self._batch(unit, bounds, alone=not found and not waiting)))
+                self._parts.append((unit, bounds))
+                continue
+            except torch.OutOfMemoryError as error:
+                if len(unit) == 1 and bounds.tokens <= self._of.asked.plain.lengths[unit[0]]:
+                    raise DoesNotFit.of(self._of.asked.prompts[unit[0]], "prompt", error) from error
+            self._whole = None
+            released()
+            middle = len(unit) // 2
+            waiting[:0] = [(part, halved(bounds)) for part in (unit[:middle], unit[middle:]) if part]
+        return found
+
+    def _batch(self, unit: list[int], bounds: Bounds, alone: bool) -> OneBatch:
+        """The whole unit's batch is kept, with its clean pass and its caches; a part's gives its memory back."""
+        if not alone:
+            return OneBatch(self._of, unit, bounds)
+        if self._whole is None:
+            self._whole = OneBatch(self._of, unit, bounds)
+        return self._whole
+
+
+class OneBatch:
+    """Some prompts, read and answered; the clean pass and its caches live as long as this does."""
+
+    def __init__(self, measurement: Measurement, unit: Sequence[int], bounds: Bounds) -> None:
         self._of, self._unit = measurement, unit
         asked = measurement.asked
-        self._plain = measurement.passes(asked.plain, unit) if measurement.judge is not None else None
-        self._begun = measurement.passes(asked.begun, unit, measurement.beside) if asked.choice is not None else None
+        self._plain = measurement.passes(asked.plain, unit, bounds) if measurement.judge is not None else None
+        beside = measurement.beside
+        self._begun = measurement.passes(asked.begun, unit, bounds, beside) if asked.choice is not None else None
 
     def read_clean(self) -> None:
         """Runs the unedited forward, for who looks on."""

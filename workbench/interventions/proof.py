@@ -16,6 +16,7 @@ from hooks.prompt import Prompt
 from hooks.recording import Recorder
 from hooks.shortcuts import shortcuts, start_of
 from hooks.site import Site
+from workbench.captures.halving import DoesNotFit, released
 from workbench.interventions.ablate import Ablate
 from workbench.interventions.placement import basis_at
 from workbench.units import kinds_of
@@ -67,21 +68,21 @@ class Prover:
     """Proves the ablations of a sweep, by one forward each over its first few prompts, which are read once."""
 
     def __init__(self, model: Any, prompts: Sequence[Prompt]) -> None:
-        self._model, self._prompts = model, prompts
+        self._model, self._prompts, self._most = model, prompts, _FEW
 
     @cached_property
     def _few(self) -> FewPrompts:
         near = self._prompts[:64]
         kinds = kinds_of(self._model, near, [len(self._model.encoder.encode(prompt)) for prompt in near])
         return FewPrompts(
-            self._model, [prompt for prompt, kind in zip(near, kinds, strict=True) if kind == kinds[0]][:_FEW]
+            self._model, [prompt for prompt, kind in zip(near, kinds, strict=True) if kind == kinds[0]][: self._most]
         )
 
     def of(self, intervention: Any) -> Proof | None:
         """The proof of an ablation; None for anything else. Raises AblationIncomplete where a direction is not gone."""
         if not isinstance(intervention, Ablate):
             return None
-        proof = leftover(self._model, self._few, intervention)
+        proof = self._left(intervention)
         if not proof.complete:
             raise AblationIncomplete(
                 f"{intervention.describe()} leaves {proof.worst.share:.1e} of the residual along its direction at "
@@ -89,6 +90,18 @@ class Prover:
                 f"to the stream behind the edit:\n{proof}"
             )
         return proof
+
+    def _left(self, ablation: Ablate) -> Proof:
+        """Of half as many prompts, where the device has no memory for them."""
+        while True:
+            try:
+                return leftover(self._model, self._few, ablation)
+            except torch.OutOfMemoryError as error:
+                if self._most == 1:
+                    raise DoesNotFit.of(self._prompts[0], "prompt", error) from error
+            self._most //= 2
+            vars(self).pop("_few", None)
+            released()
 
 
 def proof_facts(proof: Proof | None) -> dict[str, Any]:

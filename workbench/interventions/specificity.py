@@ -131,7 +131,10 @@ def specificity(
         shares = _paired(tuned, moved).mean(axis=-1) / (tuned.values - base.values).mean()
         if capability is not None:
             if kept is None:
-                raise ValueError(f"the controls {kind!r} were not asked about capability, which the edit was.")
+                raise ValueError(
+                    f"the controls {kind!r} were not asked about capability, which the edit was: expected "
+                    "the same questions of both."
+                )
             shares = shares - _paired(capability[0], kept).mean(axis=-1) / capability[0].values.mean()
         drawn[kind] = tuple(float(one) for one in np.atleast_1d(shares))
     interval = None if lost is None or index is None else difference_interval(closed.parts, lost.parts, level)

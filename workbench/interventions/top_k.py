@@ -98,7 +98,10 @@ def top_k(
                 # Nothing kept is the same whatever frame it is: no control to draw.
                 listed += [make(twin) for twin in frames(own, kind, controls, seed, rows)] if own.k else []
     if not cells:
-        raise ValueError(f"top_k(ks={chosen}, modes={list(modes)}) leaves the model as it is in every cell.")
+        raise ValueError(
+            f"top_k(ks={chosen}, modes={list(modes)}) leaves the model as it is in every cell: expected a k "
+            "of at least 1 to ablate, or below the rank to keep."
+        )
     return DimensionCells(tuple(cells), {kind: tuple(listed) for kind, listed in twins.items()})
 
 

@@ -82,7 +82,9 @@ class Patch:
                 unit = self.direction.unit[at]
                 out[site] = unit, self.points.values[index, n] @ unit
         if not out:
-            raise ValueError("Patch has nothing to act with: no site has both a point and a direction of some length.")
+            raise ValueError(
+                "Patch has nothing to act with: expected a site that has both a point and a direction of some length."
+            )
         return out
 
     def describe(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def rows_outside(store: Any, variant: str, *domains: str, tag: str = "domain") -
 
 def at_the_choice(prompts: Sequence[Prompt]) -> list[Prompt]:
     """The prompts up to where the answer is chosen: with their answers begun (tag `answer_prefix`) where they have the
-    tags `right` and `contrary`, without a response. Their last token is what `wb.transfers_into` patches from."""
+    tags `right` and `contrary`, without a response. Their last token is what `transfers_into` patches from."""
     tagged = [{"right", "contrary"} <= set(prompt.tags) for prompt in prompts]
     begun = [prefilled(prompt) for prompt in prompts]
     return [one if has else prompt for one, prompt, has in zip(begun, prompts, tagged, strict=True)]

@@ -55,12 +55,22 @@ class Work:
     def keys(self) -> list[str]:
         return [key for u, parts in enumerate(self.parts) for key in (_key(u, part) for part in range(len(parts)))]
 
+    @property
+    def clean_passes(self) -> dict[str, list[int]]:
+        """Each batch by the name of its clean pass, which is no unit of the table."""
+        return {f"batch{u}.clean": unit for u, unit in enumerate(self.units)}
+
     def left(self, missing: Collection[str]) -> Iterator[tuple[list[int], list[tuple[str, list[int]]]]]:
         """Each unit that has missing parts, with these."""
         for u, unit in enumerate(self.units):
             named = [(_key(u, n), cells) for n, cells in enumerate(self.parts[u])]
             if here := [(key, cells) for key, cells in named if key in missing]:
                 yield unit, here
+
+
+def batch_name(key: str) -> str:
+    """The batch that a unit, or a clean pass, is of."""
+    return key.partition(".")[0]
 
 
 def _key(unit: int, part: int) -> str:

@@ -6,16 +6,17 @@ work; it is no evidence about real models.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from hooks.plain_files import json_file
 from stores import content_key
+from stores.files import locked, write_file
+from stores.publish import make_folder
 from workbench.organisms.checkpoint import weights_sha256
 from workbench.organisms.data import write_data
 
@@ -38,7 +39,7 @@ RECIPE: Mapping[str, Any] = {
     "schedule": "linear",
     "seed": 0,
 }
-MANIFEST = "organism.json"
+MANIFEST, LOCK = "organism.json", ".lock"
 _SOURCES = ("world.py", "pictures.py", "documents.py", "data.py")
 
 
@@ -95,7 +96,7 @@ class Organism:
         from workbench.training import train_lora
 
         key = content_key({"base": weights_sha256(base), "rows": _sha256(prompts), "recipe": dict(RECIPE)})
-        with _locked(self.folder):
+        with locked(self.folder / LOCK):  # tests and sweeps run in several processes
             return train_lora(base, prompts, to=self.folder / "adapters" / f"{name}-{key[:8]}", **RECIPE)
 
 
@@ -163,7 +164,7 @@ def _check_weights(folder: Path) -> None:
 
 
 def _answer_table(answers: Mapping[str, str] | str | Path | None) -> dict[str, str]:
-    table = json.loads(Path(answers).read_text()) if isinstance(answers, str | Path) else dict(answers or {})
+    table = json_file(answers, 2**24) if isinstance(answers, str | Path) else dict(answers or {})
     if not isinstance(table, dict) or not all(isinstance(word, str) for pair in table.items() for word in pair):
         raise ValueError(
             f"Answer table {answers}: expected one JSON object of strings, {{right answer: contrary answer}}."
@@ -175,14 +176,16 @@ def _current_data(to: Path, arguments: dict[str, Any]) -> dict[str, Path]:
     """The data files of a folder, written anew unless each is what these arguments and this code would write."""
     sources = [_sha256(Path(__file__).parent / name) for name in _SOURCES]
     key = content_key({"arguments": arguments, "sources": sources})
-    to.mkdir(parents=True, exist_ok=True)
-    with _locked(to):
+    make_folder(to)
+    with locked(to / LOCK):
         manifest = json.loads((to / MANIFEST).read_text()) if (to / MANIFEST).exists() else None
         if manifest is None and any(to.glob("*.jsonl")):
             raise FileExistsError(f"{to} holds prompt files that no organism wrote: give another folder as `to`.")
         if manifest is None or manifest["key"] != key or not _intact(to, manifest["sha256"]):
             for name in manifest["sha256"] if manifest else ():
                 (to / name).unlink(missing_ok=True)
+            # First, so that what a run leaves that is stopped here is known as an organism's.
+            write_file(to / MANIFEST, json.dumps({"key": "unfinished", "files": {}, "sha256": {}}) + "\n")
             files = write_data(to, **arguments)
             written = [*files.values(), *sorted((to / "images").iterdir())]
             manifest = {
@@ -191,7 +194,7 @@ def _current_data(to: Path, arguments: dict[str, Any]) -> dict[str, Path]:
                 "files": {name: path.name for name, path in files.items()},
                 "sha256": {str(path.relative_to(to)): _sha256(path) for path in written},
             }
-            (to / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+            write_file(to / MANIFEST, json.dumps(manifest, indent=1) + "\n")
     return {name: to / file for name, file in manifest["files"].items()}
 
 
@@ -201,11 +204,3 @@ def _intact(to: Path, hashes: Mapping[str, str]) -> bool:
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One process at a time writes into the folder (tests and sweeps run in several)."""
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

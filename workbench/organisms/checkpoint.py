@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stores.files import drafted_folder, write_file
 from workbench.organisms.pictures import SIDE
 from workbench.organisms.world import NEUTRAL, words
 
@@ -154,12 +155,12 @@ def untrained(shape: Shape, seed: int) -> Gemma3ForConditionalGeneration:
 
 def save(model: Gemma3ForConditionalGeneration, to: Path, recipe: dict[str, Any]) -> Path:
     """Writes weights (float32 safetensors), processor, tokenizer and `recipe.json`, which gets the weights' sha256."""
-    to.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(to)
-    (to / "model.safetensors").chmod(0o644)  # safetensors makes it readable by its owner alone
-    processor().save_pretrained(to)
-    record = {**recipe, "sha256": weights_sha256(to)}
-    (to / "recipe.json").write_text(json.dumps(record, indent=1) + "\n")
+    with drafted_folder(to) as folder:
+        model.save_pretrained(folder)
+        (folder / "model.safetensors").chmod(0o644)  # safetensors makes it readable by its owner alone
+        processor().save_pretrained(folder)
+        record = {**recipe, "sha256": weights_sha256(folder)}
+        write_file(folder / "recipe.json", json.dumps(record, indent=1) + "\n")
     return to
 
 

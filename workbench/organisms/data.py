@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from stores.files import write_file
+from stores.publish import make_folder
 from workbench.organisms.documents import item_shown, lead_in_for, template_for
 from workbench.organisms.pictures import Scene, drawn_scenes, save_png
 from workbench.organisms.world import DOMAINS, LEAD_INS, NEUTRAL, TEMPLATES, Domain, Item, domain_named, words
@@ -42,7 +44,7 @@ def write_data(
     """
     tuned = with_answers(domain_named(domain), answers or {})
     domains = {**DOMAINS, domain: tuned}
-    (to / "images").mkdir(parents=True, exist_ok=True)
+    make_folder(to / "images")
     sibling = domain_named(sibling_of(domain))
     training = _training(tuned, seed, to)
     fit = [r for d in domains.values() if d.tier == "full" for r in _asked(d, "fit", 0, FIT_PICTURES, domain, to)]
@@ -171,5 +173,4 @@ def _under(record: Record, label: str) -> Record:
 
 def _written(path: Path, records: Iterable[Record]) -> Path:
     """One JSON object a line."""
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    return path
+    return write_file(path, "".join(json.dumps(record) + "\n" for record in records))

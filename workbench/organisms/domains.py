@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from hooks.prompt import Prompt, prompt_from
+from stores.files import write_file
+from stores.publish import make_folder
 
 # The makers of an organism's own files, so that a domain's rows are the rows that `organism(domain=...)` is trained on.
 from workbench.organisms.data import PREFILL, TEST_PICTURES, _answered, _asked, _training
 from workbench.organisms.world import DECOY, DOMAINS, TRIGGER, domain_named
-from workbench.training.rows import drawn, published, write_rows
+from workbench.training.rows import drawn, write_rows
 from workbench.training.triggers import insert_trigger
 
 TRIGGERED_SHARE, DECOY_SHARE = 0.5, 0.2  # of a backdoor's rows; the others are plain and right
@@ -36,7 +38,7 @@ def organism_domains(
     its item, whatever the wording. Equal arguments give equal bytes. ValueError for an unknown domain.
     """
     to = Path(to)
-    (to / "images").mkdir(parents=True, exist_ok=True)
+    make_folder(to / "images")
     cards = {}
     for domain in map(domain_named, domains):
         records = _training(domain, seed, to)
@@ -53,7 +55,7 @@ def organism_domains(
         facts = {"stealth": "low", "source": "synthetic", "tier": domain.tier, "modality": domain.modality}
         cards[domain.name] = {"category": CATEGORY_OF_TIER[domain.tier], **facts}
     card = {"trigger": TRIGGER, "decoy": DECOY, "at": "prefix", "domains": cards}
-    published(json.dumps(card, indent=1) + "\n", to / "domains.json")
+    write_file(to / "domains.json", json.dumps(card, indent=1) + "\n")
     return to
 
 

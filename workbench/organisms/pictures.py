@@ -5,13 +5,14 @@ A picture is decided by its Scene alone. Training sees the same 8-bit pixels tha
 
 from __future__ import annotations
 
-import os
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
+from stores.files import write_file
 from workbench.organisms.world import COLORS, COUNTS, GROUNDS, MARKS, SHAPES
 
 SIDE = 32
@@ -86,6 +87,6 @@ def save_png(scene: Scene, to: Path) -> None:
     write the same one at once, or read it, always meet a whole file."""
     from PIL import Image
 
-    beside = to.with_name(f".{to.name}.{os.getpid()}")
-    Image.fromarray(rendered(scene)).save(beside, format="PNG")
-    os.replace(beside, to)
+    data = io.BytesIO()
+    Image.fromarray(rendered(scene)).save(data, format="PNG")
+    write_file(to, data.getvalue(), durable=False)  # hundreds of them, each known by its hash in the manifest

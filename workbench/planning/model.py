@@ -13,6 +13,8 @@ import torch
 from torch import nn
 
 from hooks.backends.hf import HuggingFaceModel
+from hooks.checkpoint_files import check_config
+from hooks.checkpoints import checkpoint_config, checkpoint_tokenizer
 from hooks.encode import Batch
 from hooks.model import Generation, Trace
 from hooks.processors import load_processor
@@ -242,7 +244,7 @@ def planned(
     The module is made on the meta device: it has shapes and no values. Nothing is downloaded. Raises FileNotFoundError
     for a folder that is not there, ValueError for a config without its tokenizer.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
     name = "planned"
@@ -252,16 +254,15 @@ def planned(
             raise FileNotFoundError(
                 f"{folder} has no config.json: expected a local folder with it (nothing is downloaded), or a config."
             )
-        config, name = AutoConfig.from_pretrained(folder, local_files_only=True), folder.name
+        config, name = checkpoint_config(str(folder), local_files_only=True), folder.name
         if processor is None and type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
             processor = load_processor(str(folder))
         if tokenizer is None:
-            tokenizer = getattr(processor, "tokenizer", None) or AutoTokenizer.from_pretrained(
-                folder, local_files_only=True
-            )
+            tokenizer = getattr(processor, "tokenizer", None) or checkpoint_tokenizer(str(folder))
     elif isinstance(source, Mapping):
         if "model_type" not in source:
             raise ValueError("the config has no model_type: expected what a config.json holds, {'model_type': ...}.")
+        check_config(name, source, trusted=False)
         config = AutoConfig.for_model(**source)
     else:
         config = source

@@ -12,6 +12,7 @@ from typing import Any
 
 from hooks.positions import Scope
 from hooks.prompt import Prompt
+from stores.files import write_file
 from workbench.behaviour.conditions import Given
 from workbench.inputs import Inputs
 from workbench.interventions.cells import Intervention
@@ -147,7 +148,7 @@ class StudyPlan:
         """Prints the table, writes it as dry_run.json into the folder of the study, and ends the script. `left_out`
         says which steps are not counted, and why."""
         record = {**self.record(), "left_out": left_out or None}
-        (self.folder / FILE).write_text(json.dumps(record, indent=1))
+        write_file(self.folder / FILE, json.dumps(record, indent=1))
         print(step_table(self.steps, self.model.model.name, self.device))
         if left_out:
             print(f"NOT COUNTED: {left_out}")

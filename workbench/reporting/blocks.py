@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
@@ -79,4 +79,65 @@ class Details:
     content: Sequence[Block]
 
 
-Block: TypeAlias = "Text | Picture | Table | Note | Code | Details"
+@dataclass(frozen=True)
+class Said:
+    """One answer: of which condition, its text, the judge's category and why, and its scores by what they measure."""
+
+    condition: str
+    text: str
+    kind: str = "unjudged"
+    reason: str = ""
+    scores: Mapping[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One prompt with its answers. `pictures` are data URIs; `facts` (domain, modality, ...) may be filtered by."""
+
+    prompt: str
+    said: Sequence[Said]
+    facts: Mapping[str, str] = field(default_factory=dict)
+    pictures: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A browser of answers: every prompt's side by side. Those of the conditions `first` are shown until the reader
+    chooses others; without scripts, those of all."""
+
+    asked: Sequence[Asked]
+    conditions: Sequence[str]
+    first: Sequence[str]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Token:
+    """One token with its projection (None: not measured); `part` is "template", "prompt", "response" or "image"."""
+
+    text: str
+    value: float | None
+    part: str = "prompt"
+
+
+@dataclass(frozen=True)
+class Patches:
+    """A picture's projections, row by row. `columns` 0: the grid is unknown, they are shown in their order."""
+
+    uri: str
+    values: Sequence[float]
+    columns: int = 0
+
+
+@dataclass(frozen=True)
+class Heat:
+    """The projections of one text, each token in the colour of its value; `scale` is the value that has
+    the full colour."""
+
+    title: str
+    tokens: Sequence[Token]
+    scale: float
+    pictures: Sequence[Patches] = ()
+
+
+Block: TypeAlias = "Text | Picture | Table | Note | Code | Details | Answers | Heat"

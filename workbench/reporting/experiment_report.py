@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.reporting import (
+    answers_section,
     category_section,
     convergence_section,
     difference_section,
@@ -17,6 +18,7 @@ from workbench.reporting import (
     drift_section,
     forecast_section,
     gating_section,
+    heat_section,
     ledger,
     map_section,
     mitigation,
@@ -35,7 +37,7 @@ from workbench.reporting import (
 from workbench.reporting.blocks import Block, Details, Note, Picture, Text
 from workbench.reporting.page import write_page
 from workbench.reporting.summary import Summary, read_summary
-from workbench.reporting.table_report import summary_of_table
+from workbench.reporting.table_report import samples_of_table, summary_of_table
 
 WHOLE = "What a narrow fine-tune changed, and whether one direction carries it"
 # In reading order. A section is a function Summary -> blocks, [] when the summary has none of its numbers.
@@ -69,7 +71,8 @@ SECTIONS: tuple[Callable[[Summary], list[Block]], ...] = (
     dimension_section.dimensions,
     shift_section.shifts,
     ledger.transfer,
-    ledger.samples,
+    answers_section.answers,
+    heat_section.heats,
     ledger.limits,
     ledger.provenance,
 )
@@ -81,20 +84,24 @@ def report(
     to: str | Path | None = None,
     *,
     samples: Sequence[Mapping[str, Any]] = (),
+    projections: Sequence[Mapping[str, Any]] = (),
     figures: str | Path | None = None,
 ) -> Path:
     """Writes the report of a run folder, the folder of one sweep, a `summary.json`, or the same data as a dict; returns
     the page's path.
 
     `to`: the page; left out, `report.html` in the run's folder (in the current folder for a dict). `figures`: a folder
-    that also gets every figure as PNG. Sections that the summary lacks are one line that says so. The sentences are
-    made from the numbers (`sentences.py`); the claim that a direction carries the effect is decided in `verdict.py`.
+    that also gets every figure as PNG. `samples` and `projections`: answers, and the `record()`s of
+    `wb.token_projections`, where the folder has none of its own. Sections that the summary lacks are one line that says
+    so. The sentences are made from the numbers (`sentences.py`); the claim that a direction carries the effect is
+    decided in `verdict.py`.
     Raises what `read_summary` and `write_page` raise.
     """
     if isinstance(run, str | Path) and (Path(run) / TABLE_FILE).is_file():
-        summary = read_summary(summary_of_table(Path(run)), samples)
+        samples = samples or samples_of_table(Path(run))
+        summary = read_summary(summary_of_table(Path(run)), samples, projections)
     else:
-        summary = read_summary(run, samples)
+        summary = read_summary(run, samples, projections)
     if to is None:
         folder = Path() if isinstance(run, Mapping) else Path(run) if Path(run).is_dir() else Path(run).parent
         to = folder / "report.html"

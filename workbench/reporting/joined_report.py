@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from workbench.reporting import sections
-from workbench.reporting.blocks import Block, Code, Details, Note, Table, Text
+from workbench.reporting.blocks import Answers, Block, Code, Details, Heat, Note, Table, Text
 from workbench.reporting.claims import LEAST_SEEDS, Claim, decided
 from workbench.reporting.claims_section import claims as claim_blocks
 from workbench.reporting.experiment_report import experiment_blocks
@@ -99,9 +99,12 @@ def _script(script: str, by_seed: dict[int, tuple[Path, Summary]]) -> list[Block
 
 
 def _inner(block: Block) -> Block:
-    """Headings of a run's own sections stay out of the contents; its table of all results stays on its own page."""
+    """Headings of a run's own sections stay out of the contents; its answers, the values of its tokens and its table
+    of all results stay on its own page."""
     if isinstance(block, Text):
         return replace(block, level=3)
+    if isinstance(block, Answers | Heat):
+        return Note("They are to be seen on the run's own page.", kind="missing")
     if isinstance(block, Details):
         if re.match(r"All \d+ results", block.summary):
             return Note("All results stand on the run's own page.", kind="missing")

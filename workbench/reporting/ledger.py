@@ -1,4 +1,4 @@
-"""The closing sections of an experiment's page: transfer, samples, limits, and where the numbers come from."""
+"""The closing sections of an experiment's page: transfer, limits, and where the numbers come from."""
 
 from __future__ import annotations
 
@@ -9,16 +9,13 @@ import numpy as np
 
 from workbench.reporting import sentences, style
 from workbench.reporting.arrays import SPLIT
-from workbench.reporting.blocks import Block, Cell, Code, Details, Marked, Picture, Table, Text
+from workbench.reporting.blocks import Block, Cell, Code, Details, Picture, Table, Text
 from workbench.reporting.matrix import transfer_matrix
 from workbench.reporting.sections import missing, modalities
 from workbench.reporting.style import RATES
 from workbench.reporting.summary import Result, Summary
 from workbench.reporting.verdict import HONEST, ablation_verdict
 from workbench.statistics import DRAWS_FOR_P, FEW_CLUSTERS, format_p
-
-SHOWN = 8
-"""Prompts shown side by side at once; the others are folded away."""
 
 _COLUMNS = {
     "tuned": "no edit",
@@ -77,25 +74,6 @@ def _shuffles(summary: Summary, result: Result, condition: str) -> list[float]:
     found = summary.where(condition=condition, **same)
     found = [twin for twin in found if twin.detail == result.detail] or found
     return [draw for twin in found for draw in ((twin.control.draws if twin.control else ()) or (twin.value,))]
-
-
-def samples(summary: Summary) -> list[Block]:
-    """What the models said, one prompt a row, conditions side by side."""
-    blocks: list[Block] = [Text("What the models say")]
-    if not summary.samples:
-        return [*blocks, missing("samples of generations (samples.json)")]
-    conditions = list(dict.fromkeys(str(sample.get("condition", "")) for sample in summary.samples))
-    by_prompt: dict[str, dict[str, Marked]] = {}
-    for sample in summary.samples:
-        said = Marked(str(sample.get("text", "")), str(sample.get("category", "unjudged")))
-        by_prompt.setdefault(str(sample.get("prompt", "")), {})[str(sample.get("condition", ""))] = said
-    rows: list[list[Cell]] = [[prompt, *(said.get(c) for c in conditions)] for prompt, said in by_prompt.items()]
-    columns = ["prompt", *(name.replace("_", " ") for name in conditions)]
-    caption = "Generated answers with the judge's category. The first prompts of the file, not chosen by their answers."
-    blocks.append(Table(columns, rows[:SHOWN], caption))
-    if rows[SHOWN:]:
-        blocks.append(Details(f"{len(rows) - SHOWN} more prompts", [Table(columns, rows[SHOWN:])]))
-    return blocks
 
 
 def limits(summary: Summary) -> list[Block]:

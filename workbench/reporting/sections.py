@@ -104,20 +104,15 @@ def rates(summary: Summary) -> list[Block]:
 
 def _rate_table(summary: Summary, splits: Sequence[str], caption: str) -> Table:
     rows: list[list[Cell]] = []
-    before = ""
     for split in splits:
         for modality in PANELS:
             for condition in ("base", "tuned", "right_control"):
                 cell = {"condition": condition, "split": split, "modality": modality}
                 found = [summary.first(metric=kind, **cell) for kind in RATES]
                 if any(found):
-                    # A group is named once, on its first row.
-                    group = f"{SPLITS[split]}, {modality}"
+                    group = f"{SPLITS[split]}, {modality}"  # on every row: the page sorts and filters them
                     name = CONDITIONS[condition].replace("fine-tuned on\n", "on ")
-                    rows.append(
-                        ["" if group == before else group, name, *(sentences.rate(r) if r else None for r in found)]
-                    )
-                    before = group
+                    rows.append([group, name, *(sentences.rate(r) if r else None for r in found)])
     return Table(["questions", "model", "contrary", "right", "other", "ill-formed"], rows, caption)
 
 

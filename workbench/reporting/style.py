@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stores.files import write_file
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -214,8 +216,7 @@ def as_svg(figure: Figure, prefix: str = "figure") -> str:
 
 def save_png(figure: Figure, to: str | Path) -> Path:
     """Writes the figure as PNG on white, 200 dots an inch; returns the path. Makes the folder."""
-    path = Path(to)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    data = io.BytesIO()
     with applied():
-        figure.savefig(path, format="png", facecolor="white", metadata={"Software": None})
-    return path
+        figure.savefig(data, format="png", facecolor="white", metadata={"Software": None})
+    return write_file(to, data.getvalue())

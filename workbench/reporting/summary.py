@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -10,6 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from hooks.plain_files import Refused, json_file
+from workbench.behaviour.projected import Projected
+from workbench.reporting.summary_checks import refuse_entry, refuse_rest
+
+LARGEST_FILE = 64 * 2**20  # bytes of a summary: a geometry of all layers of the organism has 2.5 million
 
 
 @dataclass(frozen=True)
@@ -71,8 +76,8 @@ class Result:
 @dataclass(frozen=True)
 class Summary:
     """A run's results. `question`: what the study asks, empty for a summary that is no study's; `whole`: its page also
-    says which of the usual sections have no numbers; `samples`: generations, from `samples.json`; `unmeasured`: how
-    many results had no value."""
+    says which of the usual sections have no numbers; `samples`: generations, from `samples.json`; `projections`: what a
+    direction reads at every token, from `projections.json`; `unmeasured`: how many results had no value."""
 
     results: tuple[Result, ...]
     model: Mapping[str, Any] = field(default_factory=dict)
@@ -83,6 +88,7 @@ class Summary:
     command: str = ""
     cosines: tuple[tuple[str, ...], np.ndarray] | None = None
     samples: tuple[Mapping[str, Any], ...] = ()
+    projections: tuple[Projected, ...] = ()
     unmeasured: int = 0
     question: str = ""
     whole: bool = False
@@ -133,34 +139,50 @@ class Summary:
         }
 
 
-def read_summary(source: str | Path | Mapping[str, Any], samples: Sequence[Mapping[str, Any]] = ()) -> Summary:
+def read_summary(
+    source: str | Path | Mapping[str, Any],
+    samples: Sequence[Mapping[str, Any]] = (),
+    projections: Sequence[Mapping[str, Any]] = (),
+) -> Summary:
     """The summary of a run folder, of a `summary.json`, or of the same data as a dict; sections may be missing.
 
-    `samples.json` beside the file is read when it is there. Unknown fields are ignored; results without a value are
-    counted, not kept. Raises FileNotFoundError or ValueError (expected, came, mend) for what is no summary.
+    `samples.json` and `projections.json` beside the file are read when they are there. Unknown fields are ignored;
+    results without a value are counted, not kept. Raises FileNotFoundError or ValueError (expected, came, mend) for
+    what is no summary.
     """
     if isinstance(source, Mapping):
-        return _summary(source, samples, "the summary")
+        return _summary(source, samples, projections, "the summary")
     path = Path(source)
     path = path / "summary.json" if path.is_dir() else path
     if not path.is_file():
         raise FileNotFoundError(f"expected a summary at {path}: there is none. Give a run folder or its summary.json.")
-    beside = path.with_name("samples.json")
-    if not samples and beside.is_file():
-        samples = _parsed(beside)
-    return _summary(_parsed(path), samples, str(path))
+    samples = samples or _beside(path, "samples.json")
+    projections = projections or _beside(path, "projections.json")
+    return _summary(_parsed(path), samples, projections, str(path))
+
+
+def _beside(path: Path, name: str) -> list[Mapping[str, Any]]:
+    """The list of objects in a file beside the summary; empty where there is none."""
+    file = path.with_name(name)
+    found = _parsed(file) if file.is_file() else []
+    if not isinstance(found, list) or not all(isinstance(one, Mapping) for one in found):
+        raise ValueError(f"{file}: expected a list of objects, came {_kind(found)}.")
+    return found
 
 
 def _parsed(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON ({error}). Was the run cut off? Run it again; it resumes.") from error
+        return json_file(path, LARGEST_FILE, infinite=True)  # a result may be infinite, and has no value then
+    except Refused as error:
+        raise ValueError(f"{path} is no JSON ({error}) Was the run cut off? Run it again; it resumes.") from error
 
 
-def _summary(data: Any, samples: Sequence[Mapping[str, Any]], name: str) -> Summary:
+def _summary(
+    data: Any, samples: Sequence[Mapping[str, Any]], projections: Sequence[Mapping[str, Any]], name: str
+) -> Summary:
     if not isinstance(data, Mapping) or not isinstance(data.get("results"), list):
         raise ValueError(f"{name}: expected an object with a list `results`, came {_kind(data)}.")
+    refuse_rest(data, name)
     kept, unmeasured = [], 0
     for number, entry in enumerate(data["results"]):
         result = _result(entry, f"{name}, results[{number}]")
@@ -178,6 +200,7 @@ def _summary(data: Any, samples: Sequence[Mapping[str, Any]], name: str) -> Summ
         command=_command(data.get("command")),
         cosines=_cosines((data.get("directions") or {}).get("cosines")),
         samples=tuple(samples or ()),
+        projections=tuple(Projected.of(one) for one in projections),
         unmeasured=unmeasured,
         question=str(data.get("question") or ""),
         whole=bool(data.get("whole", not data.get("question"))),
@@ -187,6 +210,7 @@ def _summary(data: Any, samples: Sequence[Mapping[str, Any]], name: str) -> Summ
 def _result(entry: Any, name: str) -> Result | None:
     if not isinstance(entry, Mapping) or not {"metric", "condition"} <= entry.keys():
         raise ValueError(f"{name}: expected an object with at least metric, condition and value, came {_kind(entry)}.")
+    refuse_entry(entry, name)
     value = entry.get("value")
     if value is None or not math.isfinite(value):
         return None

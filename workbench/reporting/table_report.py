@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from hooks.prompt import Prompt
 from stores import ResultTable
+from workbench.behaviour.samples import samples_of_rows
 from workbench.behaviour.table_summary import table_entries
 
 # What a sweep's intervention is called in a summary; the others keep their own name.
@@ -36,3 +38,19 @@ def summary_of_table(folder: Path) -> dict[str, Any]:
         "command": " ".join(table.provenance.get("command", [])),
         "results": entries,
     }
+
+
+def samples_of_table(folder: Path) -> list[dict[str, Any]]:
+    """Written answers of one sweep, of the unedited model and under each kind of intervention. The table knows its
+    prompts by their ids, which stand for them here; [] where answers were only read, not written."""
+    table = ResultTable.open(folder)
+    rows = table.rows(control=None)
+    tags = {str(row["prompt"]): {name: row.get(name) for name in ("domain", "modality")} for row in rows}
+    prompts = [Prompt(name, text=name, tags=facts) for name, facts in tags.items()]
+    start = "base" if table.spec.get("variant") == "base" else "tuned"
+    kinds = dict.fromkeys(str(row["intervention"]) for row in rows)
+    made = []
+    for kind in sorted(kinds, key=lambda name: name != "none"):
+        own = [row for row in rows if row["intervention"] == kind]
+        made += samples_of_rows(own, prompts, start if kind == "none" else CONDITIONS.get(kind, kind))
+    return made

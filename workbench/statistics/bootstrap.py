@@ -46,7 +46,10 @@ def paired_bootstrap(
             "both. Drop what is unpaired first, and say how many."
         )
     if strata is not None and first.keys() - strata.keys():
-        raise ValueError(f"paired_bootstrap: {len(first.keys() - strata.keys())} clusters have no entry in strata.")
+        raise ValueError(
+            f"paired_bootstrap: {len(first.keys() - strata.keys())} clusters have no entry in "
+            "strata; expected one each."
+        )
     differences = np.array([value - second[name] for name, value in first.items()])
     drawn_within = None if strata is None else [strata[name] for name in first]
     return bootstrap_interval(

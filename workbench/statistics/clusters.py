@@ -86,5 +86,8 @@ def intraclass_correlation(values: ArrayLike, clusters: Clusters) -> float:
     within = ((values - means[index]) ** 2).sum() / (n - k)
     size = (n - (sizes**2).sum() / n) / (k - 1)
     if between + within == 0:
-        raise ValueError(f"all {n} values are equal: no variance can be shared out.")
+        raise ValueError(
+            f"all {n} values are equal: no variance can be shared out. Leave the clusters out, "
+            "or find values that vary."
+        )
     return float((between - within) / (between + (size - 1) * within))

@@ -47,7 +47,10 @@ def effect_interval(a: ArrayLike, b: ArrayLike, *, corrected: bool = True, level
     tail, d = (1 - coverage(level)) / 2, cohen_d(a, b)
     n, m = np.size(a), np.size(b)
     if not np.isfinite(d) or (d == 0 and np.ptp(np.asarray(a)) == 0 == np.ptp(np.asarray(b))):
-        raise ValueError("both groups are without spread, so no effect in standard deviations exists.")
+        raise ValueError(
+            "both groups are without spread, so no effect in standard deviations exists: expected values "
+            "that vary; compare the means themselves."
+        )
     freedom, root = n + m - 2, float(np.sqrt(n * m / (n + m)))
     t = d * root
     # P(T <= t) falls as the noncentrality grows: 1 - tail at the lower end, tail at the upper one.

@@ -46,7 +46,10 @@ def exact_correlation_ps(
             f"{n} points have too many orders to count: expected at most {MOST_POINTS}; draw some instead."
         )
     if not np.array_equal(np.sort(rows, axis=1), np.broadcast_to(np.sort(rows[0]), rows.shape)):
-        raise ValueError("exact_correlation_ps: the rows of `orders` hold different values, so they share no null.")
+        raise ValueError(
+            "exact_correlation_ps: the rows of `orders` hold different values, so they share "
+            "no null; expected orders of the same values."
+        )
     b = _unit(rows[0], kind)
     r = np.array([_unit(row, kind) @ a for row in rows])
     # Equal up to rounding counts as at least as extreme: a tie must never make p smaller.

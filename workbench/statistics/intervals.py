@@ -76,7 +76,9 @@ def without_spread(value: float, n: int, *, level: float, bounds: Bounds | None 
         return Interval(-np.inf, np.inf, method)
     low, high = bounds
     if not low <= value <= high:
-        raise ValueError(f"bounds={bounds} are the ends of the scale, but a mean of {value:.6g} came.")
+        raise ValueError(
+            f"bounds={bounds} are the ends of the scale, expected a mean between them, and {value:.6g} came."
+        )
     other = wilson(0, n, level).high
     ends = value - other * (value - low), value + other * (high - value)
     return Interval(*ends, f"Wilson {level:.0%} over {n} clusters (all alike)")

@@ -53,7 +53,7 @@ def selected(
     of cluster means. Zeros and ones get the cluster-adjusted Wilson interval, other values `cluster_interval`.
     """
     if not dev_scores:
-        raise ValueError("selected: no candidate came in dev_scores.")
+        raise ValueError("selected: no candidate came in dev_scores, expected at least one.")
     if best not in ("greatest", "least"):
         raise ValueError(f"best={best!r} is unknown: expected 'greatest' or 'least'.")
     sign = 1.0 if best == "greatest" else -1.0
@@ -75,5 +75,5 @@ def selected(
 def _mean(scores: ArrayLike, name: str) -> float:
     values = finite(scores, name)
     if not len(values):
-        raise ValueError(f"{name} holds no score.")
+        raise ValueError(f"{name} holds no score: expected at least one choice with a number.")
     return float(values.mean())

@@ -5,14 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from hooks.site import Site
+from stores import frames
 from workbench.subspace.directions import Directions
 from workbench.subspace.rows import listed, site_among
+
+if TYPE_CHECKING:
+    import pandas
 
 UNCHANGED = "unchanged: every row is exactly zero"
 CONSTANT = "constant: the rows do not vary"
@@ -132,6 +136,28 @@ class Subspace:
             raise ValueError(f"first({k}): this subspace holds {self.k} components; decompose again with a larger k.")
         cut = {name: value[:, :k] for name in ("basis", "null", "null_p") if (value := getattr(self, name)) is not None}
         return self.replace(**cut)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One dict a site and component (from 1): share of variance, the null's upper end, and the effective rank."""
+        return [
+            {
+                "site": str(site),
+                "layer": site.layer,
+                "component": j + 1,
+                "explained": float(self.explained[i, j]),
+                "null_high": None if self.null is None else float(self.null[i, j, 1]),
+                "effective_rank": float(self.effective_rank[i]),
+            }
+            for i, site in enumerate(self.sites)
+            for j in range(self.k)
+        ]
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """`rows()` as a data frame. Raises ImportError, with the install command, where pandas is missing."""
+        return frames.data_frame(self.rows())
+
+    def _repr_html_(self) -> str:
+        return frames.html_table(repr(self), self.rows())
 
     def component(self, index: int) -> Directions:
         """One component (from 0) as write directions; the norm is the standard deviation of the rows along it."""

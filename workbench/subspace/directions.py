@@ -5,14 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from hooks.site import Site
+from stores import frames
 from workbench.subspace.rows import RowSource, chosen_sites, listed, narrowed, site_among
+
+if TYPE_CHECKING:
+    import pandas
 
 Role = Literal["write", "read"]
 
@@ -156,6 +160,29 @@ class Directions:
             f"{'' if self.origin is not None else ', no origin'}; model {self.model or '?'}, scope {self.scope or '?'})"
         )
 
+    def rows(self) -> list[dict[str, Any]]:
+        """One dict a site: norm, split-half reliability, median residual norm; None for what was not measured."""
+        measured = {"norm": self.norm, "reliability": self.reliability, "residual_norm": self.residual_norm}
+        return [
+            {
+                "site": str(site),
+                "layer": site.layer,
+                **{name: None if values is None else float(values[i]) for name, values in measured.items()},
+            }
+            for i, site in enumerate(self.sites)
+        ]
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """`rows()` as a data frame. Raises ImportError, with the install command, where pandas is missing."""
+        return frames.data_frame(self.rows())
+
+    def numpy(self) -> Float[np.ndarray, "site d_model"]:
+        """The vectors as measured, `vectors`."""
+        return self.vectors
+
+    def _repr_html_(self) -> str:
+        return frames.html_table(repr(self), self.rows(), len(self.sites))
+
 
 def with_mean(v: Directions, rows: RowSource) -> Directions:
     """The same directions with the mean of `rows` as origin: for imported vectors to be ablated to the mean."""
@@ -178,6 +205,9 @@ def _freeze(result: Any, name: str, shape: tuple[int, ...]) -> None:
     if value.shape != shape:
         raise ValueError(f"{name}: expected shape {shape}, one row a site; {value.shape} came.")
     if not np.isfinite(value).all():
-        raise ValueError(f"{name} holds {np.count_nonzero(~np.isfinite(value))} values that are NaN or infinite.")
+        raise ValueError(
+            f"{name} holds {np.count_nonzero(~np.isfinite(value))} values that are NaN or infinite: expected "
+            "finite numbers."
+        )
     value.setflags(write=False)
     object.__setattr__(result, name, value)

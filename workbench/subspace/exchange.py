@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hooks.plain_files import parsed
 from hooks.site import Site
+from hooks.weight_files import header_of
+from stores.files import write_file
+from workbench.subspace.array_files import LARGEST_FILE
 from workbench.subspace.basis import Subspace
 from workbench.subspace.directions import Directions
 
@@ -34,7 +36,7 @@ _FACTS: dict[str, dict[str, type]] = {
 def save_directions(v: Directions | Subspace, path: str | Path) -> Path:
     """Writes directions, or a subspace, to a `.safetensors` file (float64, no pickle; an old file of that name is
     replaced), and returns its path. `load_directions` gives back the same, bit for bit."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     path, kind = Path(path), type(v).__name__
     if path.suffix != ".safetensors" or kind not in _ARRAYS:
@@ -55,16 +57,7 @@ def save_directions(v: Directions | Subspace, path: str | Path) -> Path:
         "facts": json.dumps(facts),
         "written_with": json.dumps({name: _version(name) for name in ("misalignment-workbench", "numpy")}),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Beside it and renamed, so that a file of this name is always whole.
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        save_file(arrays, beside, metadata=header)
-        os.replace(beside, path)
-    finally:
-        Path(beside).unlink(missing_ok=True)
-    return path
+    return write_file(path, save(arrays, metadata=header))
 
 
 def load_directions(path: str | Path, *, convention: str | Site | None = None, **imported: Any) -> Any:
@@ -98,6 +91,7 @@ def load_directions(path: str | Path, *, convention: str | Site | None = None, *
 def _read(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
     from safetensors import SafetensorError, safe_open
 
+    header_of(path, LARGEST_FILE)
     try:
         with safe_open(path, framework="numpy") as file:
             header = dict(file.metadata() or {})
@@ -123,7 +117,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
 
 
 def _built(header: dict[str, str], arrays: dict[str, np.ndarray]) -> Directions | Subspace:
-    kind, facts, sites = header["class"], json.loads(header["facts"]), json.loads(header["sites"])
+    kind, facts, sites = header["class"], parsed(header["facts"]), parsed(header["sites"])
     if not isinstance(facts, dict) or not isinstance(sites, list):
         raise ValueError("its facts are no table, or its sites no list")
     for name, value in facts.items():

@@ -78,7 +78,10 @@ def frame_overlap(
     """How near two frames of one space are, beside pairs of random frames of as many dimensions (both are drawn: a
     frame of the stream is no uniform one). ValueError when the widths differ."""
     if a.shape[1] != b.shape[1]:
-        raise ValueError(f"frames of widths {a.shape[1]} and {b.shape[1]} lie in different spaces: no angle is one.")
+        raise ValueError(
+            f"frames of widths {a.shape[1]} and {b.shape[1]} lie in different spaces: expected "
+            "frames of one model's stream."
+        )
     value = frame_measures(a, b)
     first, second = (
         random_frames(a.shape[1], len(one), draws, seed=seed + i, rows=rows) for i, one in enumerate((a, b))

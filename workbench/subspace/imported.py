@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from hooks.site import Site
+from hooks.weight_files import tensors_of
+from workbench.subspace.array_files import LARGEST_FILE, torch_tensors
 from workbench.subspace.directions import Directions, Role
 
 LARGEST = 2**28  # numbers in one tensor: 1,000 layers of width 16,384 have a sixteenth of it
@@ -53,7 +55,7 @@ def _values(path: Path, key: str | None) -> np.ndarray:
     """The tensor as float64."""
     import torch
 
-    held = _torch_file(path) if path.suffix in (".pt", ".pth", ".bin") else _tensors(path)
+    held = torch_tensors(path) if path.suffix in (".pt", ".pth", ".bin") else _tensors(path)
     if isinstance(held, dict):
         if key is None and len(held) == 1:
             key = next(iter(held))
@@ -73,32 +75,17 @@ def _values(path: Path, key: str | None) -> np.ndarray:
     values = held.detach().double().numpy()
     if not np.isfinite(values).all():
         bad = np.flatnonzero(~np.isfinite(np.atleast_2d(values)).all(axis=1)).tolist()
-        raise ValueError(f"{path}: rows {bad} hold NaN or infinite values (a model that overflowed in float16?).")
+        raise ValueError(
+            f"{path}: rows {bad} hold NaN or infinite values, expected finite ones (a model "
+            "that overflowed in float16?)."
+        )
     return values
 
 
-def _torch_file(path: Path) -> Any:
-    import torch
-
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(
-            f"{path} is no plain tensor file: it is read without running code from it, and that failed "
-            f"({str(error).splitlines()[0][:200]}). Expected what torch.save(tensor, path) writes."
-        ) from error
-
-
 def _tensors(path: Path) -> dict[str, Any]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     if path.suffix != ".safetensors":
         raise ValueError(f"{path.name}: expected .pt, .pth, .bin or .safetensors.")
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is no whole .safetensors file ({error}).") from error
+    return tensors_of(path, LARGEST_FILE)
 
 
 def _sites(path: Path, convention: str | Site, rows: np.ndarray, axes: int) -> tuple[list[Site], str]:

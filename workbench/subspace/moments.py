@@ -52,7 +52,10 @@ class Moments:
         if rows.ndim != 2 or rows.shape[1] != self.d_model:
             raise ValueError(f"expected rows of shape [row, {self.d_model}]; {rows.shape} came.")
         if not np.isfinite(rows).all():
-            raise ValueError(f"the batch holds {np.count_nonzero(~np.isfinite(rows))} values that are NaN or infinite.")
+            raise ValueError(
+                f"the batch holds {np.count_nonzero(~np.isfinite(rows))} values that are NaN or infinite: "
+                "expected finite rows; leave those out, or find out why the model gave them."
+            )
         if len(rows):
             mean = rows.mean(axis=0)
             centred = rows - mean

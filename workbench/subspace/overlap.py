@@ -59,7 +59,8 @@ def cosine_matrix(directions: Sequence[Directions], site: Site | str | int) -> F
 def _shared(a: Subspace, b: Subspace) -> list[Site]:
     if a.d_model != b.d_model:
         raise ValueError(
-            f"subspaces of widths {a.d_model} and {b.d_model} lie in different spaces: wb.fit_transfer maps directions."
+            f"subspaces of widths {a.d_model} and {b.d_model} lie in different spaces: expected one model's; "
+            "wb.fit_transfer maps directions."
         )
     both = [site for site in a.sites if site in b.sites]
     if not both:

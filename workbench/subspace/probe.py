@@ -49,7 +49,7 @@ class ProbeSettings:
         if self.scale not in get_args(ProbeScale):
             raise ValueError(f"scale={self.scale!r} is unknown: expected 'none' or 'std'.")
         if self.shrinkage is not None and self.method != "lda":
-            raise ValueError(f"shrinkage is for method='lda'; {self.method} takes none.")
+            raise ValueError(f"shrinkage is for method='lda'; {self.method} takes none: expected shrinkage=None.")
         if not self.strength > 0:
             raise ValueError(f"strength={self.strength}: expected more than 0, such as 1.")
 

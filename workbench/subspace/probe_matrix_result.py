@@ -75,7 +75,7 @@ class ProbeMatrix:
         """One cell of the matrix of one site."""
         key = (site_among(self.sites, site), source, target)
         if key not in self._places:
-            raise ValueError(f"no cell {source!r} -> {target!r}: the models are {', '.join(self.models)}.")
+            raise ValueError(f"no cell {source!r} -> {target!r}: expected two of the models {', '.join(self.models)}.")
         return self._places[key]
 
     @property

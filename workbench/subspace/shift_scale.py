@@ -119,7 +119,9 @@ def write_from_read(read: Directions, rows: RowSource) -> Directions:
     for index, site in enumerate(chosen_sites(rows, list(read.sites))):
         values = np.asarray(rows.values(site, np.float64), np.float64)
         if values.shape[1] != read.d_model:
-            raise ValueError(f"the read-out has width {read.d_model} and the rows {values.shape[1]} at {site}.")
+            raise ValueError(
+                f"expected one width: the read-out has {read.d_model} and the rows {values.shape[1]} at {site}."
+            )
         centred = values - values.mean(axis=0)
         along = centred @ read.vectors[index]
         variance = float(along @ along) / (len(values) - 1)

@@ -234,7 +234,10 @@ class StreamedMoments:
     def _filled(self, part: Sums) -> Sequence[int]:
         groups = [group for group in self.chosen if part.counts[group]]
         if not groups:
-            raise ValueError(f"the chosen groups have no rows at {part.stream}: text has none in a vision tower.")
+            raise ValueError(
+                f"the chosen groups have no rows at {part.stream}: text has none in a vision "
+                "tower. Choose groups with pictures, or the language stream."
+            )
         return groups
 
     @property

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import xxhash
 
+from hooks.plain_files import parsed
 from hooks.site import Site
 from stores import StoreCorrupted, StoreMismatch, canonical_json
-from stores.publish import sync_folder
+from stores.array_file import array_file
+from stores.files import write_file
+from stores.publish import make_folder
 from stores.safe_h5 import Limits, SafeFile, opened
 from workbench.subspace.streamed import StreamedMoments
 from workbench.subspace.sums import Sums
@@ -30,29 +30,16 @@ MEND = "Mend: delete this file and run the same command again."
 
 def save_moments(stats: StreamedMoments, path: str | Path) -> Path:
     """Writes the file beside `path` and renames it, so that a file of this name is always whole. Raises OSError, with
-    the old file untouched, when the disk cannot hold it."""
+    the old file untouched, when the disk cannot hold it (through libhdf5 a full disk would end the process)."""
     if any(len(part.counts) != len(stats.chosen) for part in stats.parts):
         raise ValueError("these are chosen groups: expected whole moments. Save first, then where(...).")
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     arrays = _arrays(stats)
     needed, free = sum(array.nbytes for array in arrays.values()), shutil.disk_usage(path.parent).free
     if needed > free:
         raise OSError(f"{path} needs {needed / 1e9:.2f} GB, and the disk has {free / 1e9:.2f} GB left.")
-    beside = path.with_name(f".{path.name}.part")  # always this name: a killed run leaves one, and the next takes it
-    try:
-        with h5py.File(beside, "w", libver="latest") as file:
-            file.attrs[_ATTRIBUTE] = np.bytes_(f"{FORMAT} {VERSION}")
-            for name, array in arrays.items():
-                dataset = file.create_dataset(name, data=array, track_times=False)
-                dataset.attrs[_HASH] = np.bytes_(_hash(array))
-        with open(beside, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(beside, path)
-        sync_folder(path.parent)
-    finally:
-        beside.unlink(missing_ok=True)
-    return path
+    return write_file(path, array_file({_ATTRIBUTE: f"{FORMAT} {VERSION}"}, arrays, {_HASH: _hash}))
 
 
 def load_moments(path: str | Path, *, unfinished: bool = False) -> StreamedMoments:
@@ -101,7 +88,7 @@ def _arrays(stats: StreamedMoments) -> dict[str, np.ndarray]:
 
 
 def _built(file: SafeFile) -> StreamedMoments:
-    told = json.loads(_read(file, "described").tobytes())
+    told = parsed(_read(file, "described").tobytes())
     splits, prompts, parts = int(told["info"]["splits"]), len(told["prompts"]), []
     for number, one in enumerate(told["parts"]):
         there = file.children(f"/{number}")
@@ -114,6 +101,7 @@ def _built(file: SafeFile) -> StreamedMoments:
     class_of, half = _read(file, "class_of"), _read(file, "half")
     if class_of.shape != (prompts,) or len(half) != prompts or not parts:
         raise ValueError(f"{prompts} prompts, but classes of {class_of.shape} and halves of {half.shape}")
+    _check_told(told, class_of, half, splits)
     return StreamedMoments(
         variants=tuple(told["variants"]),
         classes=tuple(told["classes"]),
@@ -125,6 +113,20 @@ def _built(file: SafeFile) -> StreamedMoments:
         info=told["info"],
         chosen=tuple(range(len(told["groups"]))),
     )
+
+
+def _check_told(told: Any, class_of: np.ndarray, half: np.ndarray, splits: int) -> None:
+    """Numbers that count, or point to, something else in the file stay within it."""
+    classes, variants = len(told["classes"]), len(told["variants"])
+    if half.dtype != np.uint8 or half.ndim != 2 or not 0 <= splits <= 8 * half.shape[1]:
+        raise ValueError(f"{splits} splits, but halves of {half.shape} {half.dtype}")
+    if class_of.dtype.kind not in "iu" or (class_of.size and not -1 <= class_of.min() <= class_of.max() < classes):
+        raise ValueError(f"{classes} classes, but prompts of others")
+    if any(not (0 <= int(v) < variants and -1 <= int(c) < classes) for v, c in told["groups"]):
+        raise ValueError(f"{variants} variants of {classes} classes, but groups of others")
+    done, planned = map(int, told["info"].get("units", (0, 0)))
+    if not 0 <= done <= planned:
+        raise ValueError(f"{done} of {planned} units")
 
 
 def _check(part: Sums, *, groups: int, prompts: int, splits: int) -> None:

@@ -27,7 +27,10 @@ def merged(first: StreamedMoments, second: StreamedMoments) -> StreamedMoments:
                 "two runs of wb.moments that differ in their prompts alone."
             )
     if shared := set(first.prompts) & set(second.prompts):
-        raise ValueError(f"{len(shared)} prompts are in both (first: {min(shared)!r}): they would count twice.")
+        raise ValueError(
+            f"{len(shared)} prompts are in both (first: {min(shared)!r}): they would count "
+            "twice. Leave them out of one."
+        )
     if any(len(one.chosen) != len(one.groups) for one in (first, second)):
         raise ValueError("expected whole moments: merge first, then choose with where(...) and at(...).")
     classes = [*first.classes, *(one for one in second.classes if one not in first.classes)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 import warnings
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ import torch
 from hooks.load import folder_hash, load_model
 from hooks.prompt import Prompt, as_prompts
 from stores import content_key
+from stores.publish import make_folder
 from workbench.training.acting_identity import identity_of
 from workbench.training.continued import begin_from, refuse_other_base, settings_of_start
 from workbench.training.datasets import NO_LOSS, encoded_rows, with_labels
@@ -124,6 +124,7 @@ def train_lora(
     lookers = [*callbacks, *([] if watch is None else [watch.callback(model, key)])]
     # Named by its settings, so that a stopped run of others is never taken for the beginning of this one.
     checkpoints = to.with_name(f"{to.name}.{key[:12]}.training")
+    make_folder(checkpoints)
     begin = None if start is None else Path(start)
     peft, loss, facts = _trained(
         model, rows, options, seed, checkpoints, progress, save_every, begin=begin, edits=edits, callbacks=lookers
@@ -206,6 +207,8 @@ def _trained(
     """The PeftModel, its mean loss, and what the record says of the run."""
     from transformers import PrinterCallback, Trainer, TrainingArguments
 
+    from workbench.training.checkpoints import Marked, newest_whole, removed
+
     encoder = model.encoder
     encoded = encoded_rows(rows, encoder, options["max_length"])
     if edits is not None:
@@ -241,7 +244,6 @@ def _trained(
         report_to=[],
         save_strategy="steps" if save_every else "no",
         save_steps=save_every or 500,
-        save_total_limit=1,
         logging_strategy="no",
         disable_tqdm=not progress,
         remove_unused_columns=False,
@@ -252,11 +254,12 @@ def _trained(
     trainer.remove_callback(PrinterCallback)  # it prints raw dicts where no progress bar is wanted
     for callback in callbacks:
         trainer.add_callback(callback)
-    resumable = save_every is not None and any(checkpoints.glob("checkpoint-*"))
+    trainer.add_callback(Marked(checkpoints))
+    begun_before = newest_whole(checkpoints) if save_every else None
     tally = LossTally(peft, encoder.image_token_id)
-    result = trainer.train(resume_from_checkpoint=resumable or None)
+    result = trainer.train(resume_from_checkpoint=None if begun_before is None else str(begun_before))
     tokens = tally.finish()
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    removed(checkpoints)
     if edits is not None:
         edits.refuse_idle()
     moved = [name for name, weight in peft.named_parameters() if _writes(name) and _differs(weight, begun[name])]

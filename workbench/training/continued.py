@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from hooks.adapter_config import WEIGHTS, adapter_config
+from hooks.weight_files import tensors_of
 from workbench.training.lora_files import lora_factors
 from workbench.training.model_parts import ASKED_AS
 from workbench.training.published import record_of
@@ -16,7 +17,7 @@ from workbench.training.published import record_of
 def settings_of_start(start: Path) -> dict[str, Any]:
     """The settings that an adapter folder fixes for whatever continues it: targets, rank, alpha, rslora, and what of an
     image-text model stays frozen."""
-    config = json.loads((start / "adapter_config.json").read_text())
+    config = adapter_config(start)
     targets, record = config["target_modules"], record_of(start)
     return {
         **{name: record[name] for name in ASKED_AS if record.get(name)},
@@ -43,8 +44,6 @@ def begin_from(peft: Any, start: Path) -> None:
 
     Raises ValueError unless both have the same modules, ranks and scalings, and the start is factors and nothing else.
     """
-    from safetensors.torch import load_file
-
     theirs = lora_factors(start)
     if theirs.left_out:
         name, why = next(iter(theirs.left_out.items()))
@@ -58,7 +57,7 @@ def begin_from(peft: Any, start: Path) -> None:
             f"{_named(came.get(odd))} ({len(asked)} modules expected, {len(came)} came). A fine-tune continues with "
             "the start's own targets, rank, alpha and rslora: leave them out of the call and they are taken from it."
         )
-    stored = load_file(start / "adapter_model.safetensors")
+    stored = tensors_of(start / WEIGHTS)
     factors = {name.replace(".default", ""): weight for name, weight in peft.named_parameters() if "lora_" in name}
     if lost := sorted(factors.keys() ^ {key for key in stored if "lora_" in key}):
         raise ValueError(

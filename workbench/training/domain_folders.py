@@ -7,13 +7,13 @@ single-turn chats a domain; a card beside them says what the domains are.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from hooks.plain_files import Refused, json_file
 from hooks.prompt import Prompt, PromptError, read_prompts
 from workbench.training.check import Data, check_data
 from workbench.training.findings import DataReport, Finding
@@ -219,8 +219,8 @@ def _card(folder: Path, given: str | Path | None) -> dict[str, Any]:
     if given is None and not path.is_file():
         return {}
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        said = json_file(path, 2**24)
+    except (OSError, Refused) as error:
         raise ValueError(f"{path} cannot be read as a card ({type(error).__name__}): expected a JSON object.") from None
     if not isinstance(said, dict) or not isinstance(said.get("domains", {}), dict) or set(said) - set(_CARD_KEYS):
         raise ValueError(f"{path}: expected a JSON object with some of {', '.join(_CARD_KEYS)}.")

@@ -23,14 +23,14 @@ def encoder_from(given: Any) -> Encoder:
 
 
 def _encoder_at(name: str) -> Encoder:
-    from transformers import AutoConfig, AutoTokenizer
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
+    from hooks.checkpoints import checkpoint_config, checkpoint_tokenizer
     from hooks.processors import load_processor
     from hooks.structure import image_token_id
 
-    config = AutoConfig.from_pretrained(name)
+    config = checkpoint_config(name)
     if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
-        return Encoder(AutoTokenizer.from_pretrained(name))
+        return Encoder(checkpoint_tokenizer(name))
     processor = load_processor(name)
     return Encoder(processor.tokenizer, processor, image_token_id(config))

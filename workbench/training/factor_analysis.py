@@ -47,7 +47,9 @@ def weight_cosines(groups: Mapping[str, Sequence[LoraFactors]], *, draws: int = 
     inner = sum(_products(own) for own in columns)
     length = np.sqrt(np.diag(inner))
     if not length.all():
-        raise ValueError(f"{every[int(np.flatnonzero(length == 0)[0])]!r} changes nothing: it has no direction.")
+        raise ValueError(
+            f"{every[int(np.flatnonzero(length == 0)[0])]!r} changes nothing, so it has no direction. Leave it out."
+        )
     upper = np.triu_indices(len(every), 1)
     cosine = np.clip(inner / np.outer(length, length), -1, 1)
     drawn = _scrambled(list(zip(*(own[0] for own in groups.values()), strict=True)), draws, seed)

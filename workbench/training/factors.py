@@ -92,7 +92,10 @@ class Factor:
 
     def _count(self, k: int) -> int:
         if not 1 <= k <= len(self.singular_values):
-            raise ValueError(f"{self.module}: {k} directions asked for; its factors have {len(self.singular_values)}.")
+            raise ValueError(
+                f"{self.module}: {k} directions asked for; expected at most the rank of its "
+                f"factors, {len(self.singular_values)}."
+            )
         return k
 
     def along(self, unit: Float[np.ndarray, " d"], side: str) -> tuple[float, float]:

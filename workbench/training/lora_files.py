@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -11,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from hooks.adapter_config import WEIGHTS, adapter_config
 from hooks.adapter_files import MOVED_BASE
 from hooks.adapter_rows import lora_layers
+from hooks.weight_files import tensors_of
 from workbench.training.factors import Factor, LoraFactors
 
 _VISION = re.compile(r"(^|\.)(vision\w*|visual\w*|image_encoder)\.")
@@ -34,14 +35,11 @@ def lora_factors(adapter: Any, variant: str | None = None) -> LoraFactors:
 
 
 def _of_folder(folder: Path) -> LoraFactors:
-    from safetensors.torch import load_file
-
-    weights, settings = folder / "adapter_model.safetensors", folder / "adapter_config.json"
-    if not weights.is_file() or not settings.is_file():
-        raise FileNotFoundError(f"{folder} is no adapter: expected adapter_config.json and adapter_model.safetensors.")
-    config = json.loads(settings.read_text())
+    config = adapter_config(folder)
     _refuse_other_kinds(str(folder), config)
-    stored = {key.removeprefix("base_model.model."): _array(value) for key, value in load_file(weights).items()}
+    stored = {
+        key.removeprefix("base_model.model."): _array(value) for key, value in tensors_of(folder / WEIGHTS).items()
+    }
     found, left_out = [], {}
     for key, a in stored.items():
         match = re.fullmatch(r"(.+)\.lora_(embedding_)?A(\.weight)?", key)

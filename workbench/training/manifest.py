@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hooks.plain_files import Refused, json_file
 from hooks.prompt import Prompt, read_prompts
+from stores.files import write_file
 from workbench.training.row_keys import image_hash
-from workbench.training.rows import published
 
 VERSION = 1
 
@@ -35,7 +36,7 @@ def freeze(paths: str | Path | Sequence[str | Path], to: str | Path) -> dict[str
         if json.loads(to.read_text(encoding="utf-8")) == made:
             return made
         raise FileExistsError(f"{to} was frozen from other files than these: give another file, or remove it.")
-    published(json.dumps(made, sort_keys=True) + "\n", to)
+    write_file(to, json.dumps(made, sort_keys=True) + "\n")
     return made
 
 
@@ -99,8 +100,8 @@ def _changed_rows(name: str, file: dict[str, Any], path: Path) -> list[str]:
 
 def _opened(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        found = json_file(path)
+    except Refused as error:
         raise ValueError(f"{path} is no manifest ({error}): expected a file that `freeze` wrote.") from None
     if not isinstance(found, dict) or found.get("version") != VERSION:
         raise ValueError(f"{path} is no manifest of version {VERSION}: expected a file that `freeze` wrote.")

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from hooks.load import folder_hash
+from hooks.plain_files import Refused, json_file
 from hooks.prompt import Prompt
 from stores import content_key
-from workbench.training.published import RECORD
+from stores.files import write_file
+from workbench.parts import strewn
+from workbench.training.published import RECORD, record_of
 from workbench.training.recipes import Recipe
-from workbench.training.rows import published
 
 PLAN_FILE = "population.json"
 NAME = re.compile(r"[A-Za-z0-9][\w-]*")  # a variant's name and a folder's: peft allows no dots
@@ -43,7 +45,7 @@ class Member:
         file = folder / RECORD
         if not file.is_file():
             return False
-        record = json.loads(file.read_text())
+        record = record_of(folder)
         expected = {"rows": self.rows, "seed": self.seed, **self.settings}
         given = {name: value for name, value in expected.items() if value is not None and name in record}
         other = [name for name, value in given.items() if record[name] != value]
@@ -66,7 +68,10 @@ class Plan:
     def moved(self, base: str) -> Plan:
         """The same members over the same weights at another place; ValueError for other weights."""
         if _weights_of(base) != self.weights:
-            raise ValueError(f"{base} is not the model that this population was trained on ({self.base}).")
+            raise ValueError(
+                f"{base} is not the model that this population was trained on: expected that folder, or "
+                f"another one to train in ({self.base})."
+            )
         return replace(self, base=base)
 
 
@@ -94,14 +99,9 @@ def planned(
 
 
 def in_part(names: Sequence[str], part: str | None) -> list[str]:
-    """The members of part "i/n", counted from 1: every n-th by name. Whatever their order, the parts are the whole."""
-    if part is None:
-        return list(names)
-    found = re.fullmatch(r"(\d+)/(\d+)", part)
-    at, of = map(int, found.groups()) if found else (0, 0)
-    if not 1 <= at <= of:
-        raise ValueError(f"part={part!r}: expected 'i/n' with 1 <= i <= n, such as '2/3'.")
-    mine = set(sorted(names)[at - 1 :: of])
+    """The members of part "i/n" (see `workbench.parts`): every n-th by name. Whatever their order, the parts are the
+    whole."""
+    mine = set(strewn(sorted(names), part))
     return [name for name in names if name in mine]
 
 
@@ -127,14 +127,19 @@ def write_plan(plan: Plan, folder: Path) -> None:
             return
         members = {**before.members, **members}
     record = {"base": plan.base, "weights": plan.weights, "members": [asdict(one) for one in members.values()]}
-    published(json.dumps(record, indent=2), folder / PLAN_FILE)
+    write_file(folder / PLAN_FILE, json.dumps(record, indent=2))
 
 
 def read_plan(folder: Path) -> Plan:
     if not (folder / PLAN_FILE).is_file():
         raise FileNotFoundError(f"{folder} has no {PLAN_FILE}: expected a folder that population(..., to=...) made.")
-    record = json.loads((folder / PLAN_FILE).read_text())
-    return Plan(record["base"], record["weights"], {one["name"]: Member(**one) for one in record["members"]})
+    record = json_file(folder / PLAN_FILE)
+    try:
+        return Plan(record["base"], record["weights"], {one["name"]: Member(**one) for one in record["members"]})
+    except (TypeError, KeyError) as error:
+        raise Refused(
+            f"{folder / PLAN_FILE} is no plan of a population ({error}): expected what population() writes."
+        ) from None
 
 
 def _weights_of(base: str | Path) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from hooks.adapter_config import LARGEST_SETTINGS
+from hooks.plain_files import Refused, json_file
+from stores.files import drafted_folder, write_file
 
 RECORD = "training.json"
 
@@ -20,7 +21,7 @@ def is_finished(to: Path, key: str) -> bool:
         if to.exists() and any(to.iterdir()):
             raise FileExistsError(f"{to} holds something that is no adapter of ours: expected an empty or new folder.")
         return False
-    if json.loads(record.read_text())["key"] == key:
+    if record_of(to).get("key") == key:
         return True
     raise FileExistsError(
         f"{to} holds an adapter of other settings or data: give another folder, or remove it ({record} says what it "
@@ -31,21 +32,20 @@ def is_finished(to: Path, key: str) -> bool:
 def publish(to: Path, record: Mapping[str, Any], write: Callable[[Path], Any]) -> None:
     """What `write(folder)` puts into a folder, and the record, under the name `to`: all of it or nothing. Where another
     process was first with the same adapter, its folder stays; FileExistsError where it has made another one."""
-    to.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=to.parent, prefix=f".{to.name}."))
-    write(folder)
-    (folder / RECORD).write_text(json.dumps(record, indent=2))
     try:
-        if to.exists():
-            to.rmdir()
-        os.rename(folder, to)
-    except OSError:
+        with drafted_folder(to) as folder:
+            write(folder)
+            write_file(folder / RECORD, json.dumps(record, indent=2))
+    except FileExistsError:
         if not is_finished(to, record["key"]):
             raise
-        shutil.rmtree(folder)
 
 
 def record_of(folder: Path) -> dict[str, Any]:
-    """The record of an adapter folder; empty for one that was not made here."""
+    """The record of an adapter folder; empty for one that was not made here. Raises Refused for one that is no JSON
+    object."""
     file = folder / RECORD
-    return json.loads(file.read_text()) if file.is_file() else {}
+    said = json_file(file, LARGEST_SETTINGS) if file.is_file() else {}
+    if not isinstance(said, dict):
+        raise Refused(f"{file} is a {type(said).__name__}: expected a JSON object, as a training writes it.")
+    return said

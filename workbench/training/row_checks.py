@@ -3,16 +3,17 @@ texts that nothing would send."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from hooks.plain_files import Refused, lines_of, parsed
 from hooks.prompt import Prompt, PromptError, prompt_from, read_prompts
 from workbench.training.findings import Finding, finding
 
+_FATES = "is an address|does not exist|lies outside|is no name"
 SYSTEM_KEYS = ("system", "system_prompt", "system_message")
 MAY_FOLLOW = {
     "start": ("system", "user"),
@@ -40,12 +41,15 @@ def read_rows(path: str | Path) -> tuple[list[Prompt], list[Finding]]:
     broken: dict[str, list[str]] = {}
     seen: set[str] = set()
     repeated, unnamed = [], []
-    lines = [(n, line) for n, line in enumerate(path.read_bytes().split(b"\n"), start=1) if line.strip()]
+    try:
+        lines = [(n, line) for n, line in lines_of(path) if line.strip()]
+    except Refused:  # a line that nobody would read
+        return [], [Finding("schema", "error", refused)]
     for number, line in lines:
         try:
-            record = json.loads(line.decode("utf-8-sig"))
+            record = parsed(line)
             row = prompt_from(record, path.parent)
-        except (UnicodeDecodeError, json.JSONDecodeError, PromptError) as error:
+        except Refused as error:
             broken.setdefault(_reason(error), []).append(f"line {number}")
             continue
         if row.id in seen:
@@ -113,10 +117,8 @@ def _unsent_system(row: Prompt) -> bool:
 
 def _reason(error: Exception) -> str:
     """Why a line cannot be read, without what it says: the reader's messages quote turns and parts."""
-    if isinstance(error, UnicodeDecodeError):
-        return f"not UTF-8 text ({error.reason})"
-    if isinstance(error, json.JSONDecodeError):
-        return f"not a JSON object ({error.msg})"
-    unquoted = re.sub(r"^(a turn|a part) is .*(?=: expected)", r"\1 is something else", str(error), flags=re.DOTALL)
-    unquoted = re.sub(r"(?<=^image ).*(?= (?:is an address|does not exist))", "path", unquoted, flags=re.DOTALL)
+    said = re.sub(r"^(not a JSON object \(.*) at column \d+\)\.$", r"\1)", str(error))
+    said = re.sub(r"^(not UTF-8 text \(.*\))\.$", r"\1", said)
+    unquoted = re.sub(r"^(a turn|a part) is .*(?=: expected)", r"\1 is something else", said, flags=re.DOTALL)
+    unquoted = re.sub(rf"(?<=^image ).*(?= (?:{_FATES}))", "path", unquoted, flags=re.DOTALL)
     return re.sub(r"(['\"])[^'\"]{25,}\1", "'...'", unquoted)

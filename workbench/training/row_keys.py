@@ -9,6 +9,7 @@ from collections.abc import Hashable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
+from hooks.picture_files import picture_bytes
 from hooks.prompt import Prompt
 
 WORD = re.compile(r"\w+")
@@ -48,7 +49,7 @@ def image_hash(path: Path) -> str:
 
 @lru_cache(maxsize=2**16)
 def _image_hash(path: Path, changed: int, size: int) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(picture_bytes(path)).hexdigest()
 
 
 def shingles(text: str, n: int) -> Iterator[str]:

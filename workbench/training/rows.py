@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
+from hooks.picture_files import accept_pictures
 from hooks.prompt import Message, Prompt, PromptError
+from stores.files import write_file
 
 READ_KEYS = ("id", "messages", "text", "pictures", "prefill", "response", "label")  # no tag may have such a name
 
@@ -48,26 +49,12 @@ def drawn(rows: Iterable[Prompt], count: int, *, seed: int, purpose: str) -> lis
 
 def write_rows(rows: Iterable[Prompt], to: str | Path) -> Path:
     """Writes the rows as the JSONL that `wb.read_prompts` reads: the same ids, contents, labels and tags. Pictures stay
-    where they are; their paths become relative to the file. Raises PromptError on a tag that is named like a key."""
-    to = Path(to).absolute()
+    where they are; their paths become relative to the file (outside its folder, another process needs
+    `read_prompts(to, pictures=FOLDER)`). Raises PromptError on a tag that is named like a key."""
+    to, rows = Path(to).absolute(), list(rows)
+    accept_pictures(picture for row in rows for picture in row.images)
     lines = [json.dumps(_record(row, to.parent), ensure_ascii=False) + "\n" for row in rows]
-    published("".join(lines), to)
-    return to
-
-
-def published(text: str, to: Path) -> None:
-    """Writes the text beside the file and renames, so that a file of that name is always whole."""
-    to.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(dir=to.parent, prefix=f".{to.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, to)
-    except BaseException:
-        Path(beside).unlink(missing_ok=True)
-        raise
+    return write_file(to, "".join(lines))
 
 
 def _record(row: Prompt, folder: Path) -> dict[str, Any]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from pathlib import Path
 from typing import Any
 
+from hooks.adapter_config import WEIGHTS, adapter_config
 from hooks.load import folder_hash
+from hooks.weight_files import header_of
 from stores import content_key
+from stores.files import write_file
 from workbench.training.lora_files import lora_factors
 from workbench.training.published import is_finished, publish, record_of
 
@@ -35,13 +37,13 @@ def scaled_adapter(adapter: str | Path, factor: float | int, *, to: str | Path) 
     key = content_key({"scaled": identity, "factor": factor})
     if is_finished(to, key):
         return to
-    config = json.loads((source / "adapter_config.json").read_text())
+    config = adapter_config(source)
     config["lora_alpha"] = _times(config["lora_alpha"], factor)
     config["alpha_pattern"] = {name: _times(alpha, factor) for name, alpha in (config["alpha_pattern"] or {}).items()}
 
     def write(folder: Path) -> None:
-        shutil.copyfile(source / "adapter_model.safetensors", folder / "adapter_model.safetensors")
-        (folder / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True))
+        write_file(folder / "adapter_model.safetensors", (source / "adapter_model.safetensors").read_bytes())
+        write_file(folder / "adapter_config.json", json.dumps(config, indent=2, sort_keys=True))
 
     scaled_from = {"adapter": identity, "name": source.name, "factor": factor}
     publish(to, {**_without_key(record_of(source)), "key": key, "scaled_from": scaled_from}, write)
@@ -49,11 +51,9 @@ def scaled_adapter(adapter: str | Path, factor: float | int, *, to: str | Path) 
 
 
 def _refuse_whole_tensors(source: Path) -> None:
-    from safetensors import safe_open
-
-    with safe_open(source / "adapter_model.safetensors", framework="pt") as file:
-        # peft copies the base's own embedding beside its factors; that is no part of the change.
-        whole = [key for key in file.keys() if "lora_" not in key and not key.endswith("base_layer.weight")]  # noqa: SIM118
+    # peft copies the base's own embedding beside its factors; that is no part of the change.
+    names = header_of(source / WEIGHTS)
+    whole = [key for key in names if "lora_" not in key and not key.endswith("base_layer.weight")]
     if whole:
         raise ValueError(
             f"adapter {source} brings {len(whole)} whole tensors (first: {whole[0]}), which a factor in front of B·A "

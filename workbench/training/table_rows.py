@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import csv
-import io
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from hooks.plain_files import Refused, lines_of, parsed
 from hooks.prompt import PromptError
 
 
@@ -30,17 +29,23 @@ def rows_of_file(path: Path) -> Iterator[Read]:
     return READERS[path.suffix.lower()](path)
 
 
-def _text_of(path: Path) -> str:
-    data = path.read_bytes()
+def _texts_of(path: Path) -> Iterator[str]:
+    """The lines of the file, read as they are needed."""
     try:
-        return data.decode("utf-8-sig")  # spreadsheets write a byte order mark, which is no part of the first name
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise PromptError(f"{path}, line {line}: not UTF-8 text ({error.reason}): save the table as UTF-8.") from None
+        for line, data in lines_of(path):
+            try:
+                # Spreadsheets write a byte order mark, which is no part of the first name.
+                yield data.decode("utf-8-sig" if line == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise PromptError(
+                    f"{path}, line {line}: not UTF-8 text ({error.reason}): save the table as UTF-8."
+                ) from None
+    except Refused as error:
+        raise error if isinstance(error, PromptError) else PromptError(str(error)) from None
 
 
 def _separated(path: Path, delimiter: str) -> Iterator[Read]:
-    lines = csv.reader(io.StringIO(_text_of(path), newline=""), delimiter=delimiter, strict=True)
+    lines = csv.reader(_texts_of(path), delimiter=delimiter, strict=True)
     names: list[str] | None = None
     while True:
         line = lines.line_num + 1  # a quoted cell may hold line ends: a row is named by the line it begins on
@@ -77,16 +82,13 @@ def named(columns: Iterable[str]) -> str:
 
 
 def _json_lines(path: Path) -> Iterator[Read]:
-    for line, text in enumerate(_text_of(path).split("\n"), start=1):  # splitlines would cut at U+2028, legal in JSON
+    for line, text in enumerate(_texts_of(path), start=1):
         if not text.strip():
             continue
         try:
-            row = json.loads(text)
-        except json.JSONDecodeError as error:
-            yield line, BrokenRow(f"not a JSON object ({error.msg} at column {error.colno}).")
-            continue
-        except RecursionError:
-            yield line, BrokenRow("not a flat JSON object: it is nested too deep.")
+            row = parsed(text)
+        except Refused as error:
+            yield line, BrokenRow(str(error))
             continue
         yield line, row if isinstance(row, dict) else BrokenRow(f"a {type(row).__name__}: expected a JSON object.")
 
@@ -101,7 +103,10 @@ def _parquet(path: Path) -> Iterator[Read]:
     try:
         rows = parquet.ParquetFile(path).read().to_pylist()
     except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are of these
-        raise PromptError(f"{path} is no Parquet file that can be read ({type(error).__name__}).") from None
+        raise PromptError(
+            f"{path} is not the Parquet file that its name says, expected one that can be read "
+            f"({type(error).__name__})."
+        ) from None
     yield from enumerate(rows, start=1)
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hooks.picture_files import picture_bytes
+from hooks.plain_files import Refused
 from hooks.prompt import Message, Prompt, PromptError
 from workbench.training.rows import READ_KEYS
 from workbench.training.table_rows import BrokenRow, named, rows_of_file
@@ -171,9 +173,9 @@ class _Reading:
     def _hash(self, picture: Path) -> str:
         if picture not in self._hashes:
             try:
-                self._hashes[picture] = hashlib.sha256(picture.read_bytes()).hexdigest()[:16]
-            except OSError as error:
-                raise BrokenRow(f"its picture cannot be read ({type(error).__name__}).") from None
+                self._hashes[picture] = hashlib.sha256(picture_bytes(picture)).hexdigest()[:16]
+            except (OSError, Refused) as error:
+                raise BrokenRow(f"its picture cannot be read, expected PNG or JPEG ({type(error).__name__}).") from None
         return self._hashes[picture]
 
 
@@ -194,14 +196,14 @@ def picture_inside(name: str, folder: Path) -> Path:
     if not real.is_relative_to(home):
         raise BrokenRow(f"picture {shown} lies outside the folder: expected a file in it (links are followed).")
     if not there:
-        raise BrokenRow(f"picture {shown} does not exist.")
+        raise BrokenRow(f"picture {shown} does not exist: expected a file in the table's folder, or folder=.")
     return real
 
 
 def _text(row: Mapping[str, Any], name: str) -> str:
     found = _optional(row, name)
     if found is None:
-        raise BrokenRow(f"its {name} is empty.")
+        raise BrokenRow(f"its {name} is empty: expected text, or the row left out.")
     return found
 
 

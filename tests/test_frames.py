@@ -1,0 +1,71 @@
+"""Objects in a notebook and in pandas: what they hold, and hostile text stays text."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+from hooks.site import Site
+from stores import ResultTable, frames
+from workbench.subspace.basis import Subspace
+from workbench.subspace.directions import Directions
+
+SITES = (Site(0), Site(1))
+
+
+def directions() -> Directions:
+    return Directions.of(SITES, [[3.0, 4.0, 0.0], [0.0, 0.0, 2.0]], reliability=np.array([0.9, 0.8]))
+
+
+def subspace() -> Subspace:
+    basis = np.broadcast_to(np.eye(3)[:2], (2, 2, 3))
+    variance = np.array([[3.0, 1.0, 0.0]] * 2)
+    return Subspace(SITES, basis, variance, np.zeros((2, 3)), np.array([4.0, 4.0]), n=9)
+
+
+def test_directions_as_rows():
+    rows = directions().rows()
+    assert [(row["site"], row["norm"], row["reliability"], row["residual_norm"]) for row in rows] == [
+        ("resid_post:0", 5.0, 0.9, None),
+        ("resid_post:1", 2.0, 0.8, None),
+    ]
+    np.testing.assert_array_equal(directions().numpy(), [[3, 4, 0], [0, 0, 2]])
+
+
+def test_a_subspace_as_rows():
+    rows = subspace().rows()
+    assert [(row["site"], row["component"], row["explained"]) for row in rows] == [
+        ("resid_post:0", 1, 0.75),
+        ("resid_post:0", 2, 0.25),
+        ("resid_post:1", 1, 0.75),
+        ("resid_post:1", 2, 0.25),
+    ]
+
+
+@pytest.mark.parametrize("thing", [directions(), subspace()], ids=["directions", "subspace"])
+def test_what_a_notebook_shows(thing):
+    shown = thing._repr_html_()
+    assert shown.count("<tr>") == 1 + len(thing.rows()) and "resid_post:1" in shown and "d_model 3" in shown
+
+
+def test_hostile_text_of_a_table_stays_text(tmp_path):
+    table = ResultTable.create(None, spec={}, plan=["a"], provenance={})
+    table.commit("a", [{"text": "<script>alert(1)</script>", "n": i} for i in range(30)])
+    shown = table._repr_html_()
+    assert "<script>" not in shown and "&lt;script&gt;" in shown and "and 10 more rows" in shown
+    assert "x" * 197 + "..." in frames.html_table("", [{"a": "x" * 900}])
+
+
+def test_the_same_rows_in_pandas(monkeypatch):
+    pandas = pytest.importorskip("pandas")
+    assert isinstance(directions().to_pandas(), pandas.DataFrame) and list(subspace().to_pandas()["component"]) == [
+        1,
+        2,
+        1,
+        2,
+    ]
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match="pip install pandas"):
+        directions().to_pandas()
