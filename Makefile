@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-long check bench studies-a studies-b format docs-test clean
+.PHONY: demo test test-long test-ray check bench soak studies-a studies-b format docs-test clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -37,6 +37,15 @@ check: $(VENV)/installed-dev
 # Quick sizes, one core; `python tests/bench/gpu.py` is the form for a GPU.
 bench: $(VENV)/installed-dev
 	$(BIN)/python tests/bench/run.py --quick
+
+# Kills, power cuts, flipped bits, hostile files, races: under an hour, exits with 1 when anything was lost or believed.
+soak: $(VENV)/installed-dev
+	$(BIN)/python tests/soak/run.py
+
+# A cluster of two nodes on this machine, a worker and a node of which are killed.
+test-ray: $(VENV)/installed-dev
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'
+	$(BIN)/python -m pytest tests/test_ray*.py
 
 # Paper A on the organism: every script for three base seeds, two at a time, and one page about all of them.
 STUDIES_A := mitigation shift_geometry lora_rank harmful_fraction training_drift modality_routing
@@ -78,7 +87,7 @@ format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .
 
 docs-test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest tests/test_readme.py
+	WORKBENCH_LONG=1 $(BIN)/python -m pytest tests/test_readme.py tests/test_docs.py tests/test_names_page.py
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info

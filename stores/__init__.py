@@ -12,6 +12,7 @@ from stores.errors import StoreMismatch as StoreMismatch
 from stores.errors import StoreMissing as StoreMissing
 from stores.errors import UnknownName as UnknownName
 from stores.errors import UnsafeFile as UnsafeFile
+from stores.errors import WriteFailed as WriteFailed
 from stores.estimate import bytes_of as bytes_of
 from stores.limits import Limits as Limits
 from stores.plan import Stream as Stream
@@ -36,6 +37,7 @@ __all__ = [
     "Unit",
     "UnknownName",
     "UnsafeFile",
+    "WriteFailed",
     "bytes_of",
     "canonical_json",
     "content_key",

@@ -20,6 +20,7 @@ from stores.seals import Fact
 _CHECK, _DIGITS = ', "line": "', 16
 _TAIL = len(_CHECK) + _DIGITS + len('"}')
 _PIECE = 1 << 20
+_FIRST_VERSION = {"unit", "file", "bytes", "rows", "time", "sha256", "xxh3_128_tree"}
 LOG_SUFFIX = ".jsonl"
 
 
@@ -32,11 +33,14 @@ def written(record: dict[str, Any]) -> bytes:
 def parsed(line: bytes) -> dict[str, Any]:
     """The record of a line without its newline. Raises ValueError or StoreError when it is damaged; lines of the first
     version have no check of their own."""
-    if line[-_TAIL:].startswith(_CHECK.encode()):
+    checked = line[-_TAIL:].startswith(_CHECK.encode())
+    if checked:
         claimed = line[-_DIGITS - 2 : -2]
         if xxhash.xxh3_64_hexdigest(line[:-_TAIL]).encode() != claimed or not line.endswith(b'"}'):
             raise ValueError("the line does not fit its own check")
     record = safe_text.parsed(line, "a log line")
+    if not checked and isinstance(record, dict) and record.keys() - _FIRST_VERSION:
+        raise ValueError("the line has no check of its own, and is of no version that had none")
     if not isinstance(record, dict) or not isinstance(record.get("unit"), str):
         raise ValueError("the line names no unit")
     return record

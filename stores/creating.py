@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ from stores.prompts import prompt_records
 from stores.provenance import scrubbed, secrets_in
 
 Plan = Sequence[Unit] | Callable[[list[str]], Sequence[Unit]]
-_LEVELS = 4
 _TRIES = 1000
 """appends by others that one append gives way to, each of which is progress; more would be a disk that answers wrong"""
 
@@ -86,9 +84,7 @@ def _sync(path: Path) -> None:
     with publish.named(path):
         publish.sync_folder(path / schema.PLAN)
         publish.sync_folder(path)
-        for above in path.resolve().parents[:_LEVELS]:
-            with suppress(PermissionError):  # a folder of others, which was there before us
-                publish.sync_folder(above)
+        publish.sync_above(path)
 
 
 def _check_records(units: Sequence[Unit], known: set[str]) -> None:

@@ -26,7 +26,7 @@ def write_file(path: str | Path, content: publish.Content | str, *, durable: boo
     path = Path(path)
     if isinstance(content, str | bytes):
         refuse_secrets(content, path)
-    publish.make_folder(path.parent)
+    publish.make_folder(path.parent, sure=durable)
     publish.sweep(path.parent, of=f".{path.name}")
     publish.replace(content.encode() if isinstance(content, str) else content, path, path.parent, durable)
     return path
@@ -38,7 +38,7 @@ def drafted_folder(path: str | Path) -> Iterator[Path]:
     synced file by file and takes the name. Raises FileExistsError where a folder that is not empty has it, WriteFailed;
     then nothing is left."""
     path = Path(path)
-    publish.make_folder(path.parent)
+    publish.make_folder(path.parent, sure=True)
     publish.sweep(path.parent, of=f".{path.name}")
     draft = path.with_name(f".{path.name}.{publish.owner_name()}")
     try:
@@ -60,7 +60,7 @@ def drafted_folder(path: str | Path) -> Iterator[Path]:
 def open_log(path: str | Path) -> int:
     """The descriptor of a file that only grows, for its owner alone to read (`append` writes to it)."""
     path = Path(path)
-    publish.make_folder(path.parent)
+    publish.make_folder(path.parent, sure=True)
     with publish.named(path):
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_APPEND, 0o600)
 
@@ -109,6 +109,3 @@ def sync_tree(folder: Path) -> None:
         finally:
             os.close(descriptor)
     publish.sync_folder(folder)
-
-
-_sync_tree = sync_tree

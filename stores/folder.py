@@ -191,6 +191,14 @@ class ShardFolder:
         """Logs a shard that stands: when this returns, the line is synced."""
         self.log.append(self.record(unit, fact, rows))
 
+    def adopt(self, unit: Unit, fact: Fact) -> None:
+        """Logs a sound shard that somebody else has put there; what it rests on is synced before it is promised."""
+        shard = self.shard_path(unit)
+        with publish.named(shard):
+            sync_file(shard)
+            publish.sync_folder(shard.parent)
+        self.append(unit, fact)
+
     def record(self, unit: Unit, fact: Fact, rows: dict[str, int] | None = None) -> dict[str, Any]:
         """What a log says of a shard."""
         file = str(self.shard_path(unit).relative_to(self.path))
@@ -262,6 +270,15 @@ class ShardFolder:
             with safe_h5.opened(path, self.limits) as file:
                 self.check_identity(file, unit)
             self._confirmed[path.name] = status
+
+
+def sync_file(path: Path) -> None:
+    """fsync of a file that another process wrote, and may not have synced (rsync, cp)."""
+    descriptor = safe_text.open_descriptor(path)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _short_json(document: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from stores import publish, safe_text, schema
 from stores.creating import made
 from stores.errors import StoreCorrupted, StoreMismatch
-from stores.folder import ShardFolder, Status
+from stores.folder import ShardFolder, Status, sync_file
 from stores.limits import LIMITS, Limits
 from stores.opening import check_of, nested_stores, of_folder
 from stores.plan import Unit
@@ -138,6 +138,7 @@ def _place(source: ShardFolder, target: ShardFolder, unit: Unit, fact: Fact, lin
         try:
             if not link:
                 raise OSError(errno.EXDEV, "asked for a copy")
+            sync_file(old)
             os.link(old, new, follow_symlinks=False)
             return
         except FileExistsError:

@@ -30,7 +30,7 @@ def dataset_of(rows: Rows, stream: str | None = None, dtype: DTypeLike = np.floa
     if stream is None:
         if len(rows.streams) > 1:
             raise ValueError(f"to_xarray(): expected one stream; name one of {', '.join(rows.streams)}.")
-        (stream,) = rows.streams
+        stream = next(iter(rows.streams))
     chosen = rows.at(stream)
     layout = chosen.part(stream).table.stream
     coordinates = {

@@ -20,6 +20,7 @@ from stores.errors import StoreError, WriteFailed
 _NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 _AT_FDCWD, _RENAME_NOREPLACE = -100, 1
 _STALE_SECONDS = 24 * 3600
+_LEVELS = 4
 
 Content = bytes | memoryview | Callable[[int], object]
 
@@ -67,13 +68,13 @@ def replace(content: Content, final: Path, tmp: Path, durable: bool = True) -> N
 
 def make_folder(path: Path, *, sure: bool = False) -> None:
     """Makes the folder and its parents, and makes each new name durable (fsync of the folder that holds it). `sure`:
-    also the name of one that is there, since another writer may have made it, and not have synced its name yet."""
+    also the names of those that are there, since a writer that was killed may have made them, and not have come to
+    sync them."""
     if path.is_dir():
         if sure:
-            with named(path):
-                sync_folder(path.parent)
+            sync_above(path)
         return
-    make_folder(path.parent)
+    make_folder(path.parent, sure=sure)
     with named(path):
         try:
             path.mkdir()
@@ -81,6 +82,17 @@ def make_folder(path: Path, *, sure: bool = False) -> None:
             if not path.is_dir():  # else another writer was first
                 raise NotADirectoryError(f"{path} is a file: expected a folder, or nothing.") from error
         sync_folder(path.parent)
+
+
+def sync_above(path: Path) -> None:
+    """Makes the name of the folder durable, and those of some above it; folders of others, which may not be opened,
+    were there before."""
+    for above in path.resolve().parents[:_LEVELS]:
+        try:
+            sync_folder(above)
+        except WriteFailed as error:
+            if error.errno not in (errno.EACCES, errno.EPERM):
+                raise
 
 
 def sync_folder(path: Path) -> None:

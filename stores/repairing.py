@@ -58,7 +58,7 @@ def _shards_mended(folder: ShardFolder) -> Iterator[str]:
         except StoreMissing:  # another hand was faster
             continue
         if SHA256 not in algorithms_of(facts):
-            folder.append(unit, fact)
+            folder.adopt(unit, fact)
             yield f"logged {shard.name} ({_named(unit)}), which no log had with its sha256"
 
 

@@ -52,7 +52,7 @@ def faults(folder: ShardFolder, check: Check, deep: bool = False) -> list[str]:
                 fact = checked(folder, unit, listing[name], facts, check)
                 if seals.SHA256 not in seals.algorithms_of(facts):
                     with suppress(OSError):  # a store that may not be written is verified all the same
-                        folder.append(unit, fact)
+                        folder.adopt(unit, fact)
             elif facts:
                 found.append(
                     f"{folder.shard_path(unit)}: committed (unit {unit.key!r}) and gone. Mend: run the same command "

@@ -21,8 +21,9 @@ from hostile_forgeries import DOCUMENTS, FORGED_ACTIVATIONS, FORGED_RESULTS
 from hostile_hdf5 import CONTENTS
 from store_samples import everything, filled_store, shards
 
-from stores import ResultTable, StoreCorrupted, StoreError, safe_h5
+from stores import ActivationStore, ResultTable, StoreCorrupted, StoreError, safe_h5
 from stores.about import store_info
+from stores.exporting import export_store, index_store
 from stores.merging import merge_stores
 from stores.opening import open_store
 from stores.repairing import repair_store
@@ -195,14 +196,18 @@ def _findings(verified: Callable[[Path], list[str]]) -> Callable[[Path], None]:
     return load
 
 
-STORES = frozenset({"activations", "results", "values"})
+VALUES = frozenset({"activations", "values"})
+STORES = VALUES | {"results"}
 LOADERS = [
     Loader("safe_h5.opened", frozenset({"hdf5"}), _read_file),
-    Loader("ActivationStore.values", frozenset({"activations", "values"}), everything),
+    Loader("ActivationStore.values", VALUES, everything),
     Loader("ResultTable.rows", frozenset({"results"}), _read_results),
     Loader("verify", STORES, _findings(lambda path: open_store(path).verify(deep=True))),
     Loader("verify_untrusted", STORES | {"hdf5"}, _findings(verify_untrusted)),
     Loader("merge_stores", STORES, lambda path: merge_stores([path], path.parent / "merged")),
+    Loader("export_store", STORES, lambda path: export_store(path, path.parent / "sealed.h5")),
+    Loader("index_store", frozenset({"activations"}), index_store),
+    Loader("ActivationStore.to_xarray", VALUES, lambda path: ActivationStore.open(path).to_xarray()),
     Loader("repair_store", STORES, _findings(repair_store)),
     Loader("store_info", STORES - {"values"}, store_info),
 ]

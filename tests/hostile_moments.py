@@ -10,7 +10,6 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from conftest import chat
 from hostile_hdf5 import CONTENTS
 from hostile_weights import sound_model
 
@@ -23,7 +22,7 @@ Make = Callable[[Path], Path]
 @functools.cache
 def _sound() -> bytes:
     model = wb.load_model(*sound_model(), check=False)
-    prompts = [chat(f"p{n}", "word " * n, label="ab"[n % 2]) for n in range(1, 9)]
+    prompts = [wb.Prompt(f"p{n}", text="word " * n, label="ab"[n % 2]) for n in range(1, 9)]
     folder = Path(tempfile.mkdtemp(prefix="sound-"))
     return save_moments(wb.moments(model, prompts, progress=False), folder / "m.h5").read_bytes()
 

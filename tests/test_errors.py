@@ -18,10 +18,10 @@ INSIDE = {
     "UnsafeFile",  # what is hostile is not mended
 }  # fmt: skip
 SAYS = re.compile(
-    r"expected|mend|\b(?:use|give|ask|choose|run|install|need(?:s|ed)?|call|delete|set|pass|load|fit|make|write|try|check"
-    r"|wait|name|restore|leave|say|find|compare|add|put|take|narrow|start|is for|select|capture|read the|raise (?:it|the)"
-    r"|merge|measure|rename|shorten|save|remove|normalise|map|average|test|train on|decompose again|must|there (?:is|are)"
-    r"|count from|the last one)\b|instead|belongs?|never hold|would read|would fill|refused as",
+    r"expected|mend|\b(?:use|give|ask|choose|run|install|need(?:s|ed)?|call|delete|set|pass|load|fit|make|write|try"
+    r"|check|wait|name|restore|leave|say|find|compare|add|put|take|narrow|start|is for|select|capture|read the"
+    r"|raise (?:it|the)|merge|measure|rename|shorten|save|remove|normalise|map|average|test|train on|decompose again"
+    r"|must|there (?:is|are)|count from|the last one)\b|instead|belongs?|never hold|would read|would fill|refused as",
     flags=re.IGNORECASE,
 )
 FILES = [file for room in ROOMS for file in sorted((ROOT / room).rglob("*.py"))]

@@ -1,4 +1,4 @@
-"""Each guard of the doors taken out: the file that it was for is then read, or refused only by somebody else's error."""
+"""Each guard of the doors taken out: its file is then read, or refused only by somebody else's error."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import hostile_inputs
 import pytest
 from soak_modules import soak_modules
 
-from hooks import adapter_config, checkpoint_files, picture_files, plain_files, weight_files
+from hooks import adapter_config, checkpoint_files, picture_files, plain_files, prompt, weight_files
 from hooks import checkpoints as checkpoints_module
 from workbench.reporting import summary
 from workbench.subspace import array_files
@@ -38,7 +38,7 @@ GUARDS = {
     "keys once": ("prompts: a key twice", plain_files, "_once", dict),
     "numbers": ("prompts: NaN", plain_files, "_not_a_number", float),
     "checked values": ("prompts: a number beyond floats", plain_files, "_check", _no),
-    "lines": ("prompts: an endless line", plain_files.lines_of, "__defaults__", (1 << 30,)),
+    "lines": ("prompts: an endless line", prompt, "lines_of", lambda path: plain_files.lines_of(path, 1 << 30)),
     "header": ("directions: a header of 64 MiB", weight_files, "LARGEST_HEADER", 1 << 40),
     "imports of an adapter": ("adapter: a module to import", adapter_config, "_NEVER", ()),
     "rank": ("adapter: a rank of text", adapter_config, "_refuse_ranks", _no),

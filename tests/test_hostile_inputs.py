@@ -1,4 +1,4 @@
-"""Every hostile input with every loader that could meet it: a named error, at once, and nothing that it brings is run."""
+"""Every hostile input with every loader that could meet it: a named error, at once, and nothing of it is run."""
 
 from __future__ import annotations
 

@@ -5,11 +5,14 @@ import pytest
 from conftest import chat
 from workbench_samples import random_directions
 
-from stores import ActivationStore
+from hooks.model import NothingEdited
+from stores import ActivationStore, ResultTable
 from stores.merging import merge_stores
 from workbench.capturing import capture
+from workbench.interventions.measuring import OneBatch
 from workbench.interventions.steer import Steer
-from workbench.interventions.sweep import sweep
+from workbench.interventions.sweep import _refuse_idle, sweep
+from workbench.interventions.twins import Cell
 from workbench.parts import part_numbers, run_of, strewn
 from workbench.sources import ModelSource, data_of, sent
 
@@ -83,6 +86,24 @@ def test_a_sweep_in_parts_is_the_one_of_a_single_process(llama, questions, neutr
     # What was read before it was to be captured is read once more, whatever its part.
     late = sweep(llama, questions, cells, to=tmp_path / "s", capture_to=tmp_path / "late", **settings)
     assert not ActivationStore.open(tmp_path / "late").missing() and late.rows() == whole.rows()
+
+
+def test_a_batch_whose_cells_need_no_unedited_forward_is_captured_all_the_same(llama, questions, tmp_path, monkeypatch):
+    """A part may hold cells alone that are whole forwards of their own."""
+    monkeypatch.setattr(OneBatch, "rows", lambda self, cells: {c: [] for c in cells})
+    sweep(llama, questions, [], to=tmp_path / "s", capture_to=tmp_path / "beside", max_tokens=40, **SILENT)
+    beside = ActivationStore.open(tmp_path / "beside")
+    assert not beside.missing() and sorted(beside.prompt_ids) == sorted(prompt.id for prompt in questions)
+
+
+def test_idle_cells_are_refused_when_every_part_is_there(llama):
+    table = ResultTable.create(None, spec={}, plan=["a", "b"], provenance={})
+    cells = [Cell(None), Cell(Steer(random_directions(llama), layer=1))]
+    table.commit("a", [{"cell": c, "edited": 0} for c in (0, 1)])
+    _refuse_idle(table, cells)  # the other part may show that it acts
+    table.commit("b", [{"cell": c, "edited": 0} for c in (0, 1)])
+    with pytest.raises(NothingEdited, match="1 cells of this sweep touched no position"):
+        _refuse_idle(table, cells)
 
 
 def test_a_bad_part_is_refused_before_the_model_is_loaded(questions, tmp_path):

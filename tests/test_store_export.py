@@ -23,11 +23,11 @@ DTYPES = ("float32", "float16", "bfloat16")
 
 
 def two_streams(path: Path, dtype: str) -> ActivationStore:
-    """The samples' rows, and image patches with rows of their own: none in the first unit, 300 in the second."""
+    """The samples' rows, and image patches with rows of their own: none in the first unit, 301 in the second."""
     store = new_store(path, 8, dtype, streams=[stream(dtype), stream(dtype, "vision.resid_post")])
     for i, unit in enumerate(store.missing()):
         good = block(unit, dtype)
-        rows = 300 * i
+        rows = 301 * i
         patches = np.tile(good.values[:, :1], (1, rows, 1))
         more = Block(patches, [unit.prompt_ids[0]] * rows, ["base"] * rows, range(rows), [9] * rows)
         store.commit(unit, {"resid_post": good, "vision.resid_post": more})

@@ -71,6 +71,9 @@ def test_stores_inside_a_store_are_merged_verified_and_mended_with_it(tmp_path):
     assert isinstance(answers, ResultTable) and answers.column("key") == [
         unit.key for unit in open_store(tmp_path / "m").plan
     ]
+    (tmp_path / "m" / "linked").symlink_to(tmp_path / "nothing of ours")
+    filled_store(tmp_path / "nothing of ours", 4)
+    (tmp_path / "nothing of ours" / "commits" / "x.txt").write_text("")  # a store outside is not looked into
     shard = shards(tmp_path / "m" / "answers")[0]
     shard.write_bytes(b"x" * shard.stat().st_size)
     assert verify_store(tmp_path / "m") == [] and len(verify_store(tmp_path / "m", deep=True)) == 1

@@ -123,6 +123,23 @@ def test_the_childs_world_is_small(tmp_path, monkeypatch):
     assert "OPENAI_API_KEY" not in found and {"HDF5_PLUGIN_PRELOAD", "PATH"} <= set(found)
 
 
+@pytest.mark.parametrize("kind", SOUND)
+def test_what_the_child_reads(tmp_path, kind):
+    """In this process, where coverage sees it."""
+    assert untrusted._verified(SOUND[kind](tmp_path)) == []
+
+
+def test_what_the_child_tells_and_refuses(tmp_path, capfd):
+    (tmp_path / "file").write_text("")
+    for event, facts in (("open", (str(tmp_path / "file"), "r", os.O_RDONLY)), ("open", (3, "r", 0)), ("import", ())):
+        untrusted._tell(event, facts)
+    untrusted._tell("open", (str(tmp_path), None, os.O_RDONLY))
+    assert capfd.readouterr().out == f"\nat {tmp_path / 'file'}\n"
+    for event, facts in (("open", ("new", "w", os.O_WRONLY | os.O_CREAT)), ("os.system", (b"true",))):
+        with pytest.raises(PermissionError):
+            untrusted._tell(event, facts)
+
+
 def test_the_command(tmp_path):
     path = SOUND["results"](tmp_path)
     command = [sys.executable, "-m", "stores.untrusted"]

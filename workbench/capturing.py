@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -201,7 +201,7 @@ class Capturing:
             )
         return [unit.key for unit in missing if unit.key in self._mine]
 
-    def run(self, keys: Sequence[str]) -> Iterator[str]:
+    def run(self, keys: Sequence[str]) -> Generator[str, None, None]:
         """Captures these units; a key comes when its forwards are done, and its rows are on their way to the disk."""
         with Writer(self._write, self._host.slots()) as writer:
             for key in keys:

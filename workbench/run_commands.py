@@ -87,7 +87,7 @@ def _sweep(a: argparse.Namespace) -> int:
     cells: list[Any] = []
     if a.directions is not None:
         v, layers = load_directions(a.directions), [_layer(one) for one in a.layers]
-        where = {"at": _scope(a.at)}
+        where: dict[str, Any] = {"at": _scope(a.at)}
         cells += [Ablate(v, layer=layer, to=a.ablate, **where) for layer in layers if a.ablate]
         cells += [Steer(v, layer, c, unit=a.unit, **where) for layer in layers for c in a.steer]
     scorer = None if a.judge is None else judge(a.judge, **({} if a.rubric is None else {"rubric": a.rubric}))

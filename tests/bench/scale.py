@@ -10,7 +10,8 @@ disk under --scratch (default: the system's temporary folder), one run.
 - made: `ActivationStore.create` with the plan of all units; commit: `store.commit` of one unit, whole (fsync and log).
 - opened: `ActivationStore.open`; missing: `store.missing()`, what a command that goes on asks first; indexed:
   `store.rows()`, the row index of every shard; read: one site of all rows; verified: `verify()`; deep:
-  `verify(deep=True)`, every byte; merged: two halves by `merge_stores`, with hard links, every byte checked.
+  `verify(deep=True)`, every byte; merged: two halves by `merge_stores`, with hard links, every byte checked;
+  index_file: the `index.h5` of virtual datasets for other tools.
 - shard beyond its values, log line, plan: bytes on disk.
 """
 
@@ -36,6 +37,7 @@ import h5py
 import numpy as np
 
 from stores import ActivationStore, Block, Stream, Unit, schema
+from stores.exporting import index_store
 from stores.merging import merge_stores
 
 LAYERS, ROWS, WIDTH = 4, 16, 64  # of one shard: 16 prompts, 8 KiB of values
@@ -96,14 +98,17 @@ def measured(n: int, scratch: Path) -> dict[str, float]:
         halves.append(part.path)
     seconds["merged"], merged = timed(lambda: merge_stores(halves, scratch / f"{n}-merged"))
     assert not merged.missing()
+    seconds["index_file"], _ = timed(lambda: index_store(merged))
 
     shards = list((folder / schema.SHARDS).glob("*/*.h5"))
+    index = scratch / f"{n}-merged" / "index.h5"
     head = [folder / schema.MANIFEST, *(folder / "plan").glob("*.json")]
     logs = list((folder / schema.COMMITS).glob("*.jsonl"))
     found = {f"{name}_us_a_unit": round(spent / n * 1e6, 1) for name, spent in seconds.items()}
     found |= {
         "shard_bytes_beyond_values": round(bytes_of(shards) / n - LAYERS * ROWS * WIDTH * 2, 1),
         "log_bytes_a_unit": round(bytes_of(logs) / n, 1),
+        "index_file_bytes_a_unit": round(index.stat().st_size / n, 1),
         "plan_bytes_a_prompt": round(bytes_of(head) / n / ROWS, 1),
     }
     for path in (folder, scratch / f"{n}-merged", *halves):

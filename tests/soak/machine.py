@@ -201,7 +201,7 @@ def run(n: int, scratch: Path, seed: int = 0) -> dict[str, int]:
         deadline=None,
         database=None,
         phases=[hypothesis.Phase.generate],
-        suppress_health_check=list(hypothesis.HealthCheck),
+        suppress_health_check=[*hypothesis.HealthCheck],
     )
     try:
         run_state_machine_as_test(hypothesis.seed(seed)(Machine), settings=settings)

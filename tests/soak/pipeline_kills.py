@@ -1,11 +1,11 @@
-"""`wb.capture`, `wb.sweep`, `wb.moments` and `wb.train_lora`, killed and started again until they are done. n counts
-the kills.
+"""Captures, sweeps, sums, trainings and organisms, killed and started again until they are done. n counts the kills.
 
 The parent has torch and the model warm, and has never run backward (its threads would not outlive a fork).
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from killing import NEVER, Tell, forked
-from pipelines import answered, captured, summed, swept, trained, watched
+from pipelines import answered, captured, organism, summed, swept, trained, watched
 from resumed import Task, Units, killed_in_turn
 from safetensors import safe_open
 from samples import committed, rows_of
@@ -54,6 +54,7 @@ def tasks(scratch: Path) -> dict[str, Task]:
         "train": Task(partial(trained, base), adapter_of, sound_adapter, calls=150, seconds=0.06, told=4),
         "moments": Task(partial(summed, model), moments_of, lambda path: [], calls=100, seconds=0.05),
         "watch": Task(partial(watched, model, base), adapter_and_drift, sound_adapter, calls=300, seconds=0.2),
+        "organism": Task(organism, files_of_organism, lambda path: [], calls=2500, seconds=0.2, told=1),
     }
 
 
@@ -136,6 +137,15 @@ def moments_of(path: Path) -> Units:
         f"{i}.{name}": array.tobytes() for i, part in enumerate(stats.parts) for name, array in part.arrays().items()
     }
     return {"moments": arrays} if done == planned else {}
+
+
+def files_of_organism(path: Path) -> Units:
+    """Every file, once the manifest, which is written first and last, says that they are there."""
+    manifest = path / "organism.json"
+    if not manifest.exists() or not json.loads(manifest.read_text())["files"]:
+        return {}
+    files = (file for file in sorted(path.rglob("*")) if file.is_file() and file.name != ".lock")
+    return {"files": {str(file.relative_to(path)): file.read_bytes() for file in files}}
 
 
 def sound_store(path: Path) -> list[str]:

@@ -79,6 +79,12 @@ def watched(model: Any, base: Path, path: Path, tell: Tell) -> None:
     trained(base, path, tell, watch=watch)
 
 
+def organism(path: Path, tell: Tell) -> None:
+    """Three hundred files, most of them pictures; what is promised is the end."""
+    wb.organism(to=path)
+    tell("files")
+
+
 def direction(model: Any) -> Directions:
     vectors = np.random.default_rng(5).normal(size=(model.n_layers, model.d_model))
     return Directions.of([Site(layer) for layer in range(model.n_layers)], vectors)

@@ -20,6 +20,7 @@ from counts import counted
 from recorder import Call, Change, Enter, Killed, Leave, Recorder, Write
 from replay import Disk, Kept, Shown, Tree, tree_of
 from scene_files import Files
+from scene_merges import Merge
 from scenes import Activations, Promise, Results, Scene
 
 _SECTOR = 512
@@ -34,6 +35,8 @@ def run(n: int, scratch: Path, seed: int = 0, shards: int | None = None) -> dict
         "results": Results(shards),
         "bulk": Activations(max(2, shards // 4), bulk=True),
         "files": Files(max(2, shards // 2)),
+        "merge": Merge(max(2, shards // 2)),
+        "merge, copied": Merge(max(2, shards // 4), link=False),
     }
     for at, (name, scene) in enumerate(scenes.items()):
         drawn = n // len(scenes) + (at < n % len(scenes))
@@ -83,7 +86,7 @@ class Judge:
             self.scene.run(root, recorder.told)
         check_whole(Disk(start, before), recorder.calls, root)
         shutil.rmtree(root)
-        return Disk(start, before), recorder.calls
+        return Disk(start, before, getattr(self.scene, "unsafe", False)), recorder.calls
 
     def see(self, tree: Tree, promises: Sequence[Promise], where: str) -> bool:
         """Whether all is well there."""

@@ -28,9 +28,13 @@ class Disk:
     """What is safe, and what is still on its way."""
 
     def __init__(
-        self, start: Mapping[str, int] | None = None, content: Mapping[str, bytes | None] | None = None
+        self,
+        start: Mapping[str, int] | None = None,
+        content: Mapping[str, bytes | None] | None = None,
+        unsafe: bool = False,
     ) -> None:
-        """`start`: path -> number of what was there before the first call, all of it safe, with its content."""
+        """`start`: path -> number of what was there before the first call, with its content. All of it is safe; if
+        `unsafe`, the names alone, and no byte of a file."""
         self._files: dict[int, bytes] = {}
         self._folders: dict[int, dict[str, int]] = {ROOT: {}}
         self._waiting: dict[int, list[Change]] = {}
@@ -42,6 +46,8 @@ class Disk:
             held = (content or {})[path]
             if held is None:
                 self._folders[node] = {}
+            elif unsafe:
+                self._files[node], self._waiting[node] = b"", [Write(node, 0, held)]
             else:
                 self._files[node] = held
 

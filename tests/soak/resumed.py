@@ -81,7 +81,9 @@ class Run:
         shards = len(list((self.path / "shards").glob("*/*.h5")))
         self.counts["duplicates"] += max(shards - len(self.whole), 0)
         left = [entry.name for tmp in self.path.rglob("tmp") for entry in tmp.iterdir()]
-        left += [entry.name for hidden in (".*", "*.training") for entry in self.path.rglob(hidden)]
+        left += [
+            entry.name for hidden in (".*", "*.training") for entry in self.path.rglob(hidden) if entry.name != ".lock"
+        ]
         if left:
             self._fault("bad", f"left over: {left}")
 

@@ -44,13 +44,13 @@ class Part:
 
 # The longest first, so that the last one to end does not run alone.
 PARTS = {
-    "pipeline_kills": Part(150, 6),
+    "pipeline_kills": Part(300, 7),
     "machine": Part(500, 10),
-    "kills": Part(1200, 40),
+    "kills": Part(2400, 40),
     "power": Part(2200, 100),
-    "flips": Part(12000, 400),
+    "flips": Part(24000, 400),
     "hostile": Part(60, 60),
-    "races": Part(220, 10),
+    "races": Part(400, 10),
 }
 # What a whole soak must have tried: part, count, at least.
 LEAST = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -193,7 +193,7 @@ class Sweeping:
         missing = set(self.table.missing())
         return [key for key in self._mine if key in missing] + self._unseen(missing)
 
-    def run(self, keys: Sequence[str]) -> Iterator[str]:
+    def run(self, keys: Sequence[str]) -> Generator[str, None, None]:
         """Measures these units; a key comes when its rows are committed."""
         for unit, parts in self._pieces.left(set(keys)):
             batches = self._batch(unit)

@@ -75,6 +75,8 @@ def saved_base(seed: int, recipe: Recipe, to: Path, say: Callable[[str], None] =
     """Builds a base into a folder, with its recipe, and returns the folder."""
     import transformers
 
+    if to.is_dir() and any(to.iterdir()):  # before two minutes of training, not after
+        raise FileExistsError(f"{to} holds something already: expected an empty or new folder.")
     model, seconds = built(seed, recipe, say)
     say(f"seconds: {seconds}")
     versions = {"torch": torch.__version__.split("+")[0], "transformers": transformers.__version__}

@@ -274,5 +274,5 @@ def planned(
     sees = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
     auto: Any = AutoModelForImageTextToText if sees else AutoModelForCausalLM
     with torch.device("meta"):
-        module = auto.from_config(config, dtype=chosen)
+        module = auto.from_config(config, dtype=chosen, trust_remote_code=False)
     return PlannedModel(module, tokenizer, processor, name=name, dtype=chosen, device=device, variants=variants)
