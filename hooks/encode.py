@@ -130,7 +130,8 @@ class Encoder:
         marked = [Message(t.role, (*t.parts, MARK)) if t.role == "system" else t for t in prompt.messages]
         if self._apply(marked, add_generation_prompt=True).count(MARK) < len(systems):
             raise PromptError(
-                f"prompt {prompt.id!r}: the chat template drops the system turn {systems[0].text[:60]!r}."
+                f"prompt {prompt.id!r}: the chat template drops the system turn {systems[0].text[:60]!r}. Expected "
+                "one that keeps it; put its text into the user's turn, or give the tokenizer another template."
             )
 
     def _template_of(self) -> Any:

@@ -78,7 +78,8 @@ def processed(processor: Any, prompt: Prompt, rendered: str, image_token_id: int
     if is_image is not None and bool(is_image.any()) != bool(prompt.images):
         raise PromptError(
             f"prompt {prompt.id!r} has {len(prompt.images)} images and {int(is_image.sum())} tokens with the id "
-            f"{image_token_id}, which is the config's image token."
+            f"{image_token_id}, the config's image token: "
+            "expected both or neither (is the processor that of another model?)."
         )
     return Processed(ids, per_token, images, {name: _continued(name, v, is_image) for name, v in per_token.items()})
 

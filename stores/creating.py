@@ -91,4 +91,7 @@ def _check_records(units: Sequence[Unit], known: set[str]) -> None:
     """Every planned prompt has a record: a row must lead back to its label and tags."""
     for unit in units:
         if unknown := [prompt for prompt in unit.prompt_ids if prompt not in known]:
-            raise ValueError(f"Unit {unit.key!r} holds prompt {unknown[0]!r}, which has no record in `prompts`.")
+            raise ValueError(
+                f"Unit {unit.key!r} holds prompt {unknown[0]!r}, which has no record in `prompts`: expected one "
+                "for each."
+            )

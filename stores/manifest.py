@@ -127,7 +127,10 @@ def read_manifest(folder: Path, kind: str | None = None, limits: Limits = LIMITS
     known = {record["id"] for record in manifest.prompts}
     for unit in manifest.units.values():
         if unknown := [prompt for prompt in unit.prompt_ids if prompt not in known]:
-            raise StoreCorrupted(f"{folder}: unit {unit.key!r} holds prompt {unknown[0]!r}, which has no record.")
+            raise StoreCorrupted(
+                f"{folder}: unit {unit.key!r} holds prompt {unknown[0]!r}, which has no record: expected "
+                "one for each prompt of the plan."
+            )
     return manifest
 
 

@@ -30,7 +30,7 @@ def check_packed(safe: SafeFile, path: str, declared: Declared) -> None:
     if declared.layout != h5d.CHUNKED:
         first = dataset.get_offset() if declared.bytes and declared.layout == h5d.CONTIGUOUS else 0
         if first is None or (first and first + declared.bytes > safe.size):
-            raise StoreCorrupted(f"{safe.path}: {path} lies outside of the file.")
+            raise StoreCorrupted(f"{safe.path}: {path} lies outside of the file, expected inside.")
         return
     checksum = _CHECKSUM if h5z.FILTER_FLETCHER32 in declared.filters else 0
     packing = h5z.FILTER_DEFLATE in declared.filters
@@ -44,7 +44,7 @@ def check_packed(safe: SafeFile, path: str, declared: Declared) -> None:
         raise StoreCorrupted(f"{safe.path}: {path} stores {len(found)} of its {expected} chunks.")
     for info in found:
         if info.byte_offset is None or info.byte_offset + info.size > safe.size:
-            raise StoreCorrupted(f"{safe.path}: a chunk of {path} lies outside of the file.")
+            raise StoreCorrupted(f"{safe.path}: a chunk of {path} lies outside of the file, expected inside.")
         if info.filter_mask:
             raise UnsafeFile(f"{safe.path}: a chunk of {path} has filters switched off (mask {info.filter_mask}).")
         packed = info.size - checksum

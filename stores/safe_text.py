@@ -122,7 +122,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _finite(text: str) -> float:
     if abs(number := float(text)) == float("inf"):
-        raise ValueError(f"the number {text[:40]} is beyond every float")
+        raise ValueError(f"the number {text[:40]} is beyond every float, expected a finite one")
     return number
 
 

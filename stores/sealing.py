@@ -202,7 +202,10 @@ def _first_byte(values: h5d.DatasetID, shape: tuple[int, ...], chunk: tuple[int,
     last = values.get_chunk_info_by_coord((shape[0] - 1, (height - 1) * chunk[1], 0))
     span = (shape[0] * height - 1) * first.size
     if first.byte_offset is None or last.byte_offset != first.byte_offset + span:
-        raise RuntimeError(f"libhdf5 {h5py.version.hdf5_version} does not lay chunks out one behind the other.")
+        raise RuntimeError(
+            f"libhdf5 {h5py.version.hdf5_version} does not lay chunks out one behind the other: "
+            "expected the HDF5 of a wheel of h5py."
+        )
     return first.byte_offset
 
 

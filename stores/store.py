@@ -197,7 +197,10 @@ class ActivationStore:
                 if len(table.prompt):
                     parts[stream.name] = Part(table, np.arange(len(table.prompt), dtype=np.int64))
             if not parts:
-                raise NoRows(f"{self.path} has no rows yet: {len(units)} of {len(self.plan)} units are committed.")
+                raise NoRows(
+                    f"{self.path} has no rows yet, expected some (run the capture): {len(units)} of {len(self.plan)} "
+                    "units are committed."
+                )
             info = {**self.spec, "store": str(self.path), "units": f"{len(units)} of {len(self.plan)}"}
             info.setdefault("variants", sorted({name for part in parts.values() for name in part.table.variants}))
             self._rows = current, Rows(parts, self.prompts, info)

@@ -25,7 +25,7 @@ FLOORS = (
     {"interventions", "organisms", "streaming_plan"},
     {"capturing", "given_answers"},
     {"behaviour", "inputs", "places", "streaming"},
-    {"reporting", "planning"},
+    {"reporting", "planning", "study_record"},
     {"study"},
     {"domain_study", "run_commands", "store_commands"},
     {"cli", "__main__"},

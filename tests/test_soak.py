@@ -24,8 +24,8 @@ def nothing_bad(counts: dict[str, int]) -> bool:
 
 
 def test_kills_cost_nothing(soak, tmp_path):
-    counts = soak["kills"].run(16, tmp_path, seed=1)
-    assert counts["kills"] == 16 and nothing_bad(counts), counts
+    counts = soak["kills"].run(10, tmp_path, seed=1)
+    assert counts["kills"] == 10 and nothing_bad(counts), counts
 
 
 def test_races_cost_nothing(soak, tmp_path):

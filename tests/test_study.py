@@ -15,7 +15,8 @@ from workbench.behaviour.samples import samples_of
 from workbench.inputs import Inputs, argument_parser, inputs_from
 from workbench.interventions.ablate import Ablate
 from workbench.interventions.steer import Steer
-from workbench.study import Study, code_hash
+from workbench.study import Study
+from workbench.study_record import code_hash
 from workbench.subspace.means import difference_of_means
 
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
@@ -63,7 +64,14 @@ def summary_of(study):
 
 
 def test_a_study_leaves_summary_samples_figures_and_report(two):
-    for name in ("summary.json", "samples.json", "projections.json", "report.html", "cells/store.json", "shift/store.json"):
+    for name in (
+        "summary.json",
+        "samples.json",
+        "projections.json",
+        "report.html",
+        "cells/store.json",
+        "shift/store.json",
+    ):
         assert (two[0].folder / name).is_file(), name
     assert list((two[0].folder / "figures").glob("*.png"))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shlex
 import sys
 import time
@@ -20,9 +18,7 @@ from hooks.load import load_model
 from hooks.positions import Scope
 from hooks.prompt import Prompt, read_prompts
 from stores import ActivationStore, ResultTable, Rows
-from stores.files import write_file
 from stores.publish import make_folder
-from stores.secret_text import redacted
 from workbench.behaviour.answering import sample_answers
 from workbench.behaviour.judges import judge
 from workbench.behaviour.judging import Judge
@@ -37,6 +33,7 @@ from workbench.interventions.cells import Intervention
 from workbench.interventions.sweep import sweep
 from workbench.planning.study_plan import StudyPlan, add_plan_arguments
 from workbench.shared_work import shared_out, stop_without
+from workbench.study_record import hashes_of, longest_seconds, write_record
 
 SCHEMA = 1
 
@@ -262,8 +259,10 @@ class Study:
 
         if self.plan is not None:
             self.plan.stop()
-        self._keep_longest_seconds()
-        hashes = self._hashes()
+        self.seconds = longest_seconds(self.folder, self.seconds)
+        used = vars(self)  # one that loads its own adapters states the base alone
+        model = used["model"] if "model" in used else load_model(self.inputs.base, check=False)
+        hashes = hashes_of(model, used.get("other"), self.files)
         summary = {
             "schema": SCHEMA,
             "question": self.question,
@@ -277,9 +276,7 @@ class Study:
             "directions": None if self.cosines is None else {"cosines": self.cosines},
             "results": self.results,
         }
-        write_file(self.folder / "summary.json", json.dumps(redacted(_to_nine_digits(summary)), indent=1))
-        write_file(self.folder / "samples.json", json.dumps(redacted(self.samples), indent=1))
-        write_file(self.folder / "projections.json", json.dumps(redacted(self.projections)))
+        write_record(self.folder, summary, self.samples, self.projections)
         page = report(self.folder, to=self.folder / "report.html", figures=self.folder / "figures")
         print(f"wrote {page}")
         return page
@@ -299,41 +296,3 @@ class Study:
         """A script that has no lines for --dry-run ends before it runs anything."""
         if self.plan is not None:
             raise SystemExit("this script does not say what its steps would take: expected it without --dry-run.")
-
-    def _keep_longest_seconds(self) -> None:
-        """A run that only resumes takes seconds; the summary states those of the run that did the work."""
-        file = self.folder / "summary.json"
-        earlier = json.loads(file.read_text())["seconds"] if file.is_file() else {}
-        self.seconds = {name: max(spent, earlier.get(name, 0.0)) for name, spent in self.seconds.items()}
-
-    def _hashes(self) -> dict[str, Any]:
-        """Of the models as the study used them: one that loads its own adapters states the base alone."""
-        used = vars(self)
-        model = used["model"] if "model" in used else load_model(self.inputs.base, check=False)
-        other = used.get("other")
-        files = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in self.files.items()}
-        return {
-            "models": {"base": model.identity, "other": None if other is None else other.identity},
-            "data": files,
-            "code": code_hash(),
-        }
-
-
-def _to_nine_digits(value: Any) -> Any:
-    """The same with every float at nine significant digits: the bits behind them change with an array's place in
-    memory, and two runs shall give one summary."""
-    if isinstance(value, dict):
-        return {name: _to_nine_digits(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_to_nine_digits(each) for each in value]
-    return float(f"{value:.9g}") if isinstance(value, float) else value
-
-
-def code_hash() -> str:
-    """sha256 over the sources of hooks, stores and workbench: the numbers' own version, with or without git."""
-    home = Path(__file__).resolve().parent.parent
-    digest = hashlib.sha256()
-    for room in ("hooks", "stores", "workbench"):
-        for file in sorted((home / room).rglob("*.py")):
-            digest.update(str(file.relative_to(home)).encode() + file.read_bytes())
-    return digest.hexdigest()

@@ -49,7 +49,7 @@ PARTS = {
     "kills": Part(2400, 40),
     "power": Part(2200, 100),
     "flips": Part(24000, 400),
-    "hostile": Part(60, 60),
+    "hostile": Part(1000, 60),
     "races": Part(400, 10),
 }
 # What a whole soak must have tried: part, count, at least.

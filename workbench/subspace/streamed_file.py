@@ -151,6 +151,8 @@ def _check(part: Sums, *, groups: int, prompts: int, splits: int) -> None:
 
 def _read(file: SafeFile, name: str) -> np.ndarray:
     array = file.array(f"/{name}")
+    if array.dtype.kind not in "iufb":
+        raise ValueError(f"{name} holds {array.dtype}, expected numbers")
     if file.text(_HASH, f"/{name}") != _hash(array):
         raise StoreCorrupted(f"{file.path}: {name} is not what was written. {MEND}")
     return array
