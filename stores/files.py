@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from stores import publish
@@ -53,6 +53,11 @@ def drafted_folder(path: str | Path) -> Iterator[Path]:
                     raise
                 raise FileExistsError(f"{path} holds something already: expected an empty or new folder.") from error
             publish.sync_folder(path.parent)
+    except BaseException:
+        if not draft.exists() and path.exists():  # it has its name already, and whoever sees it takes it for safe
+            with suppress(WriteFailed):
+                publish.sync_folder(path.parent)
+        raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 

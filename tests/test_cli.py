@@ -11,8 +11,21 @@ from tiny_models import FAMILIES
 from stores import ActivationStore
 from workbench.cli import main
 
-COMMANDS = ("doctor", "capture", "sweep", "moments", "check", "train", "verify", "repair", "merge", "export",
-            "info", "report", "organism")
+COMMANDS = (
+    "doctor",
+    "capture",
+    "sweep",
+    "moments",
+    "check",
+    "train",
+    "verify",
+    "repair",
+    "merge",
+    "export",
+    "info",
+    "report",
+    "organism",
+)
 
 
 @pytest.fixture

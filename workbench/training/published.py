@@ -10,18 +10,21 @@ from typing import Any
 from hooks.adapter_config import LARGEST_SETTINGS
 from hooks.plain_files import Refused, json_file
 from stores.files import drafted_folder, write_file
+from stores.publish import sync_above
 
 RECORD = "training.json"
 
 
 def is_finished(to: Path, key: str) -> bool:
-    """True when `to` holds the adapter with this key; raises FileExistsError when it holds anything else."""
+    """True when `to` holds the adapter with this key, and then its name is durable; raises FileExistsError when it
+    holds anything else."""
     record = to / RECORD
     if not record.is_file():
         if to.exists() and any(to.iterdir()):
             raise FileExistsError(f"{to} holds something that is no adapter of ours: expected an empty or new folder.")
         return False
     if record_of(to).get("key") == key:
+        sync_above(to)  # a writer that was killed behind the rename did not come to that
         return True
     raise FileExistsError(
         f"{to} holds an adapter of other settings or data: give another folder, or remove it ({record} says what it "
