@@ -19,8 +19,8 @@ PAGES = (
 )  # fmt: skip
 HEAD = """# Every public name
 
-`import workbench as wb`; each name with what it gives and where it is seen at work. `help(wb.NAME)` says more. Made by
-`python tests/names_page.py`; a test compares.
+`import workbench as wb`; each name with what it gives and where it is seen at work. `help(wb.pca)`, for one, says
+more. Made by `python tests/names_page.py`; a test compares.
 """
 
 

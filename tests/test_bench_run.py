@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from bench_modules import FOLDER, bench_modules
+from conftest import LONG
 
 ROOT = FOLDER.parent.parent
 PAGE = ROOT / "docs" / "performance.md"
@@ -140,7 +141,7 @@ def test_kept_numbers_name_no_path_of_a_machine(bench):
         assert "/home/" not in text and "/root/" not in text and str(ROOT) not in text, path.name
 
 
-@pytest.mark.slow
+@LONG
 def test_benchmarks_run_from_a_bare_checkout():
     """The parts that others stand on: models, a capture, a plan; in sizes that say nothing."""
     command = [sys.executable, "tests/bench/run.py", "--tiny", "--only", "capture", "plan"]

@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("hooks", "stores", "workbench")
 # What one part says to another; whoever catches it says more, or takes another way.
 INSIDE = {
-    "CannotReplay", "NotStatic", "RowsUnknown", "Refused", "Fault", "InstallRefused", "KeyError", "AttributeError",
-    "TypeError", "SystemExit", "StopIteration", "PermissionError", "OSError", "KeyboardInterrupt",
+    "CannotReplay", "NotStatic", "RowsUnknown", "Refused", "Fault", "BrokenRow", "InstallRefused", "KeyError",
+    "AttributeError",     "TypeError", "SystemExit", "StopIteration", "PermissionError", "OSError", "KeyboardInterrupt",
     "UnsafeFile",  # what is hostile is not mended
 }  # fmt: skip
 SAYS = re.compile(
@@ -90,7 +90,9 @@ def test_an_error_says_what_was_expected_or_how_to_mend_it(room):
 
 
 def test_a_bare_complaint_is_found():
-    assert bare('raise ValueError(f"bad layer {l}")') == [(1, "bad layer  l")]
+    assert bare('raise ValueError(f"the layer {l} is a bad one for this")') == [
+        (1, "the layer   is a bad one for this l")
+    ]
     assert bare('raise ValueError(f"bad layer {l}: expected 0..3")') == [] and bare("raise error") == []
     assert bare('raise StoreCorrupted(f"torn. {MEND}")') == []
 

@@ -7,6 +7,7 @@ import torch
 from conftest import chat
 from own_hooks import everything, hooks_left, noise
 
+from hooks.decoding import GeneratesWithoutCache
 from hooks.edits import LowRankEdit, bank
 from hooks.model import NothingEdited
 from hooks.positions import SCOPES
@@ -152,7 +153,7 @@ def test_pitfall_28_rows_that_multiply_are_refused(llama, options, said):
 
 def test_generation_without_a_cache_is_refused(llama):
     batch, before = llama.encode([chat("a", "hi")]), hooks_left(llama)
-    with pytest.raises(RuntimeError, match=r"expected one a row\. This model generates without a cache"):
+    with pytest.raises(GeneratesWithoutCache, match=r"expected one a row\. This model generates without a cache"):
         llama.generate(batch, edits={Site(1): [noise(llama)]}, use_cache=False, max_new_tokens=3, eos_token_id=[1])
     assert hooks_left(llama) == before
 

@@ -6,6 +6,7 @@ import re
 
 import hostile_inputs
 import pytest
+from conftest import LONG
 from soak_modules import soak_modules
 
 from hooks import adapter_config, checkpoint_files, picture_files, plain_files, prompt, weight_files
@@ -57,6 +58,7 @@ GUARDS = {
 }
 
 
+@LONG
 @pytest.mark.parametrize("name", GUARDS)
 def test_each_guard_is_needed(name, hostile, monkeypatch, tmp_path):
     file, where, attribute, without = GUARDS[name]

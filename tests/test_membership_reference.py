@@ -69,7 +69,7 @@ def test_recall_is_adjusted_too(llama, qwen):
 def test_the_adapter_off_is_the_reference_without_loading_twice(tuned_world, world, monkeypatch):
     prompts = read_prompts(world.train)[:5]
     loaded = []
-    monkeypatch.setattr("hooks.load._from_pretrained", lambda *a: loaded.append(a))
+    monkeypatch.setattr("hooks.checkpoints.from_pretrained", lambda *a: loaded.append(a))
     tuned = tuned_world.variant("tuned")
     rows = membership(tuned, prompts, reference="base", **SILENT).rows()
     assert rows == membership(tuned, prompts, reference=tuned_world.variant("base"), **SILENT).rows() and not loaded

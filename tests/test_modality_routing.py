@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import chat
+from conftest import LONG, chat
 from PIL import Image
 
 from workbench.behaviour.routing_entries import IMPOSSIBLE, built_entries, routing_entries
@@ -216,7 +216,7 @@ def test_the_page_says_what_the_matrix_found(matrix, built):
     assert routing(read_summary({"results": []})) == []
 
 
-@pytest.mark.slow
+@LONG
 def test_the_script_on_a_model_of_ones_own(tmp_path, monkeypatch):
     """The organism's base and files as a user's: an adapter that is there, tags to read the answer by."""
     world = organism(0, to=tmp_path / "files")

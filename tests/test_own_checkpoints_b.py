@@ -27,7 +27,7 @@ SCRIPTS = {
 }
 # How many claims the page decides by the script's numbers, on a model that says nothing; the others are not measured.
 DECIDES = {"domain_ranking.py": 3, "convergence.py": 1}
-QUICK = ("domain_ranking.py", "membership_predictor.py")  # in the quick suite; the rest with WORKBENCH_LONG=1
+QUICK = ("membership_predictor.py",)  # in the quick suite; the rest with WORKBENCH_LONG=1
 CASES = [pytest.param(script, marks=[] if script in QUICK else LONG) for script in SCRIPTS]
 
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from conftest import chat
+from conftest import LONG, chat
 from seeing import FAMILIES, Seen
 
 import workbench.training.adapters as adapters
@@ -80,6 +80,7 @@ def test_a_fine_tune_takes_what_was_said(own_checkpoint, tmp_path, monkeypatch, 
     assert said.disk_bytes == file_bytes(folder) > said.value_bytes > 0
 
 
+@LONG
 def test_the_seed_decides_which_rows_are_drawn(own_checkpoint):
     """Three steps see some of the rows: other seeds, other tokens; the sampler's own draw, not an average."""
     plan = dry_run(own_checkpoint[0], device="cpu")
@@ -111,6 +112,7 @@ def test_pictures_and_towers_are_planned_without_weights(family, tower, tmp_path
     assert (said.disk_bytes < whole) == (tower == "frozen")
 
 
+@LONG
 def test_a_population_takes_what_was_said(own_checkpoint, tmp_path, monkeypatch):
     plan = dry_run(own_checkpoint[0], device="cpu")
     recipes = {**rank_sweep(ROWS, [1, 12]), "mixed": {"rows": mix(ROWS[:4], ROWS[4:], 0.5), "rank": 3}}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import LONG
 
 from hooks.prompt import PromptError, read_prompts
 
@@ -19,7 +20,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
-@pytest.mark.slow
+@LONG
 def test_the_scripts_of_the_readme_run_as_printed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names: dict = {}

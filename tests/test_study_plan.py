@@ -99,7 +99,7 @@ def refuse_difference(said, trained, read, folders, new) -> None:
     assert sum(step["tokens"] + step["written"] * (new - 1) // new for step in answers) == read.tokens
 
 
-@pytest.mark.slow
+@LONG
 def test_lora_rank_on_a_gemma3_folder_takes_what_was_said(tmp_path, monkeypatch, capsys):
     """The plan from config, tokenizer and processor alone; then the script itself, with the weights beside them."""
     files = user_files(tmp_path)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import chat
+from conftest import LONG, chat
 from test_drift import RUN, drift
 from tiny_training import ROWS, same, saved_base
 
@@ -245,7 +245,7 @@ def test_the_page_says_what_was_seen_coming(entries):
     assert drift_section(read_summary({"results": []})) == []
 
 
-@pytest.mark.slow
+@LONG
 def test_the_script_on_a_model_of_ones_own(tmp_path, monkeypatch):
     """The organism's base and a few of its rows as a user's files, a filler as the benign control."""
     world, few = organism(0, to=tmp_path / "files"), {}

@@ -188,7 +188,7 @@ class _Fits:
 def _value(new: Mapping[str, Mapping[str, float | int]], domain: str, feature: str) -> float:
     if feature not in new[domain]:
         raise ValueError(
-            f"forecast_domains: the new domain {domain!r} lacks what the others were fitted on, "
-            f"expected the feature {feature!r}."
+            f"forecast_domains: the new domain {domain!r} lacks the feature {feature!r}: expected what "
+            "the others were fitted on."
         )
     return float(new[domain][feature])

@@ -56,8 +56,8 @@ class Questions:
         distinct = {one.revision for one in found.values() if one is not None}
         if without := sorted(question for question, one in found.items() if one is None):
             raise ValueError(
-                f"{without[0]!r} has no judge prompt {measure!r} (expected one on every question, or none "
-                f"asked for), with {len(without)} of {len(found)} in all."
+                f"{without[0]!r} has no judge prompt {measure!r}, with {len(without)} of {len(found)} in all: "
+                "expected one on every question."
             )
         if len(distinct) != 1:
             raise ValueError(

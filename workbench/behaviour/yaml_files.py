@@ -38,7 +38,7 @@ def read_yaml(path: str | Path) -> Any:
         finally:
             loader.dispose()
     except UnicodeDecodeError as error:
-        raise YamlError(f"{path} is not the UTF-8 text that is expected ({error.reason}).") from None
+        raise YamlError(f"{path} is not UTF-8 text ({error.reason}): expected UTF-8.") from None
     except yaml.MarkedYAMLError as error:
         place = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
         raise YamlError(f"{path}{place}: {error.problem or error.context}.") from None

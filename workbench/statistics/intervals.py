@@ -77,7 +77,7 @@ def without_spread(value: float, n: int, *, level: float, bounds: Bounds | None 
     low, high = bounds
     if not low <= value <= high:
         raise ValueError(
-            f"bounds={bounds} are the ends of the scale, expected a mean between them, and {value:.6g} came."
+            f"bounds={bounds} are the ends of the scale, but a mean of {value:.6g} came: expected one between."
         )
     other = wilson(0, n, level).high
     ends = value - other * (value - low), value + other * (high - value)

@@ -113,13 +113,13 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
                 )
             return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise ValueError(f"{path} is not the whole .safetensors file that is expected ({error}).") from error
+        raise ValueError(f"{path} is no whole .safetensors file ({error}).") from error
 
 
 def _built(header: dict[str, str], arrays: dict[str, np.ndarray]) -> Directions | Subspace:
     kind, facts, sites = header["class"], parsed(header["facts"]), parsed(header["sites"])
     if not isinstance(facts, dict) or not isinstance(sites, list):
-        raise ValueError("expected a table of facts and a list of sites")
+        raise ValueError("its facts are no table, or its sites no list, as expected")
     for name, value in facts.items():
         expected = _FACTS[kind].get(name)
         optional = name == "matched" and value is None

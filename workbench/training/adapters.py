@@ -124,7 +124,6 @@ def train_lora(
     lookers = [*callbacks, *([] if watch is None else [watch.callback(model, key)])]
     # Named by its settings, so that a stopped run of others is never taken for the beginning of this one.
     checkpoints = to.with_name(f"{to.name}.{key[:12]}.training")
-    make_folder(checkpoints)
     begin = None if start is None else Path(start)
     peft, loss, facts = _trained(
         model, rows, options, seed, checkpoints, progress, save_every, begin=begin, edits=edits, callbacks=lookers
@@ -229,6 +228,7 @@ def _trained(
     if begin is not None:
         begin_from(peft, begin)
     begun = {name: weight.detach().clone() for name, weight in peft.named_parameters() if _writes(name)}
+    make_folder(checkpoints)  # where it cannot be made, this is said before the first step
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         max_steps=options["steps"],

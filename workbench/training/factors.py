@@ -93,8 +93,8 @@ class Factor:
     def _count(self, k: int) -> int:
         if not 1 <= k <= len(self.singular_values):
             raise ValueError(
-                f"{self.module}: {k} directions asked for; expected at most the rank of its "
-                f"factors, {len(self.singular_values)}."
+                f"{self.module}: {k} directions asked for; its factors have "
+                f"{len(self.singular_values)}, expected at most as many."
             )
         return k
 

@@ -104,8 +104,7 @@ def _parquet(path: Path) -> Iterator[Read]:
         rows = parquet.ParquetFile(path).read().to_pylist()
     except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are of these
         raise PromptError(
-            f"{path} is not the Parquet file that its name says, expected one that can be read "
-            f"({type(error).__name__})."
+            f"{path} is no Parquet file that can be read ({type(error).__name__}): expected one, or another ending."
         ) from None
     yield from enumerate(rows, start=1)
 
