@@ -26,9 +26,9 @@ import workbench as wb
 
 def shares(quick: bool) -> Iterator[Line]:
     chosen = subject("qwen-like")
-    model, prompts = chosen.traced(), long_prompts(min(chosen.n_prompts, 24 if quick else 64))
+    model, prompts = chosen.traced(), long_prompts(min(chosen.n_prompts, 64 if quick else 128))
     for at, pool in (("prompt", "mean"), ("last", "none")):
-        asked: dict[str, Any] = {"at": at, "pool": pool, "max_tokens": chosen.max_tokens, "progress": False}
+        asked: dict[str, Any] = {"at": at, "pool": pool, "progress": False}  # in the units that capture makes by itself
         what = f"commits of a capture, pool={pool!r} at {at!r}; {chosen.words}, {len(prompts)} prompts"
         with scratch() as folder, _every_core() as cores:
 
@@ -40,7 +40,7 @@ def shares(quick: bool) -> Iterator[Line]:
                 with mock.patch.object(wb.ActivationStore, "commit", lambda *given, **named: True):
                     wb.capture(model, prompts, to=new(), **asked)
 
-            ratio = paired(whole, forwards, pairs=21, seconds=wall_seconds)
+            ratio = paired(whole, forwards, pairs=15, seconds=wall_seconds)
             work = sorted(_processor_share(model, prompts, folder.new(), asked) for _ in range(3))[1]
         low, high = 100 * (1 / ratio.high - 1), 100 * (1 / ratio.low - 1)
         yield Line(
