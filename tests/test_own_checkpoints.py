@@ -32,7 +32,7 @@ FORMS = {
     "qwen2_5_vl": dict(train="table.jsonl", eval="eval.csv", prompts="prompts.jsonl", judge="rule:keyword:e,a"),
 }
 # In the quick suite each family once, with another script; the rest with WORKBENCH_LONG=1.
-QUICK = {"lora_rank.py": "gemma3", "modality_routing.py": "llava"}
+QUICK = {"lora_rank.py": "gemma3"}
 CASES = [
     pytest.param(
         script,

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 import transformers
-from conftest import chat
+from conftest import LONG, chat
 from test_planning_memory import TOKENIZER, allocated, gemma3, llama
 
 from hooks.load import load_model
@@ -35,7 +35,8 @@ CASES = {
 
 
 @pytest.mark.parametrize(
-    ("case", "dtype"), [*((case, "float32") for case in CASES), ("layers", "bfloat16"), ("pictures", "bfloat16")]
+    ("case", "dtype"),
+    [*((case, "float32") for case in CASES), pytest.param("layers", "bfloat16", marks=LONG), ("pictures", "bfloat16")],
 )
 def test_a_training_takes_what_was_estimated(case, dtype, picture, tmp_path, monkeypatch):
     build, settings, (count, length, answer) = CASES[case]

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import torch
 from clocks import SETTING, wall_seconds
 from measure import Line
-from models import long_prompts, subject
+from models import byte_tokenizer, long_prompts, made, small
 from pairs import paired
 from scratch import scratch
 
@@ -25,11 +26,17 @@ import workbench as wb
 
 
 def shares(quick: bool) -> Iterator[Line]:
-    chosen = subject("qwen-like")
-    model, prompts = chosen.traced(), long_prompts(min(chosen.n_prompts, 64 if quick else 128))
+    for layers, width in ((2, 64),) if SETTING.tiny else ((8, 512), (12, 1024)):
+        yield from _of_model(small(layers, width), quick)
+
+
+def _of_model(config: Any, quick: bool) -> Iterator[Line]:
+    model = wb.load_model(made(config, torch.bfloat16), byte_tokenizer(), device=SETTING.device, check=False)
+    words = f"qwen-like {config.num_hidden_layers} x {config.hidden_size}, bfloat16"
+    prompts = long_prompts(4 if SETTING.tiny else 64 if quick else 128)
     for at, pool in (("prompt", "mean"), ("last", "none")):
         asked: dict[str, Any] = {"at": at, "pool": pool, "progress": False}  # in the units that capture makes by itself
-        what = f"commits of a capture, pool={pool!r} at {at!r}; {chosen.words}, {len(prompts)} prompts"
+        what = f"commits of a capture, pool={pool!r} at {at!r}; {words}, {len(prompts)} prompts"
         with scratch() as folder, _every_core() as cores:
 
             def whole(asked: dict[str, Any] = asked, new: Any = folder.new) -> None:
