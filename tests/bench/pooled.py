@@ -34,6 +34,7 @@ def _of_model(config: Any, quick: bool) -> Iterator[Line]:
     model = wb.load_model(made(config, torch.bfloat16), byte_tokenizer(), device=SETTING.device, check=False)
     words = f"qwen-like {config.num_hidden_layers} x {config.hidden_size}, bfloat16"
     prompts = long_prompts(4 if SETTING.tiny else 64 if quick else 128)
+    pairs = 15 if config.hidden_size < 1024 else 5  # a run of the larger model takes ten seconds
     for at, pool in (("prompt", "mean"), ("last", "none")):
         asked: dict[str, Any] = {"at": at, "pool": pool, "progress": False}  # in the units that capture makes by itself
         what = f"commits of a capture, pool={pool!r} at {at!r}; {words}, {len(prompts)} prompts"
@@ -47,7 +48,7 @@ def _of_model(config: Any, quick: bool) -> Iterator[Line]:
                 with mock.patch.object(wb.ActivationStore, "commit", lambda *given, **named: True):
                     wb.capture(model, prompts, to=new(), **asked)
 
-            ratio = paired(whole, forwards, pairs=15, seconds=wall_seconds)
+            ratio = paired(whole, forwards, pairs=pairs, seconds=wall_seconds)
             work = sorted(_processor_share(model, prompts, folder.new(), asked) for _ in range(3))[1]
         low, high = 100 * (1 / ratio.high - 1), 100 * (1 / ratio.low - 1)
         yield Line(
