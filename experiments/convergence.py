@@ -52,25 +52,24 @@ with study.phase("one direction or several"):
     for arm, own in found.items():
         convergence = wb.convergence(own.directions, own.rows, draws=asked.draws, seed=study.seed)
         shown = dict(pairs_at=own.middle(asked.layer), prompts=own.fitted_on)
-        study.add(wb.convergence_entries(convergence, condition=arm, **shown))
+        study.add(convergence, condition=arm, **shown)
         print(arm, convergence, sep="\n")
 
 if plain := found.get("plain"):
     drawn = dict(rows=plain.base, draws=asked.draws, seed=study.seed)
     with study.phase("subspaces of the shifts"), wb.if_measurable(study, "subspaces of the shifts"):
-        overlaps = wb.frame_matrix(plain.subspaces(asked.k), **drawn)
-        study.add(wb.frame_entries(overlaps, condition="plain"))
+        study.add(wb.frame_matrix(plain.subspaces(asked.k), **drawn), condition="plain")
 
     if toy or study.inputs.personas:
         with study.phase("directions that are known"), wb.if_measurable(study, "directions that are known"):
             spoken = wb.organism_personas(fit) if toy else wb.read_prompts(study.inputs.personas)
             under = wb.capture(model.variant("base"), spoken, to=study.folder / "personas", **where).rows()
             known = wb.label_directions(under, asked.reference, sites=plain.sites)
-            study.add(wb.landmark_entries(wb.near_landmarks(plain.directions, known, **drawn)))
+            study.add(wb.near_landmarks(plain.directions, known, **drawn))
 
     with study.phase("general and narrow parts"):
         parts = wb.general_and_narrow(plain.directions, **drawn)
-        study.add(wb.part_entries(parts))
+        study.add(parts)
         tagged = all({"right", "contrary"} <= set(one.tags) for one in study.questions)
         layers = asked.steered or ([0, 1, 2] if toy else [plain.middle(asked.layer)])
         options = dict(noise=asked.noise, controls=asked.controls if tagged else 0, seed=study.seed)
@@ -81,20 +80,13 @@ if plain := found.get("plain"):
                 judge = dict(judge=None if tagged else study.judge, max_new_tokens=study.max_new_tokens)
                 table = wb.sweep(model.variant("base"), sides["evaluate"], list(cells.values()), **to, **judge)
                 metric = None if tagged else wb.metric_of(study.judge)
-                study.add(wb.effect_entries(wb.part_effects(table, list(cells), domain, metric)))
+                study.add(wb.part_effects(table, list(cells), domain, metric))
 
     with study.phase("weights, gates, and from weights to activations"), wb.if_measurable(study, "weights"):
-        owner = {name: domain for domain in plain.directions for name in groups[domain]}
-        factors = {name: wb.lora_factors(study.population.adapters[name]) for name in owner}
-        alike = wb.weight_cosines({domain: [factors[name] for name in groups[domain]] for domain in plain.directions})
-        inputs = wb.module_inputs(model, fit, at=asked.at)
-        writes = {name: wb.writes_along(factors[name], plain.mean[owner[name]]) for name in owner}
-        mine = {name: [one.id for one in fit if one.tags.get("domain") == owner[name]] for name in owner}
-        families = {one.id: str(one.tags.get("family", one.id)) for one in fit}
-        gates = {name: wb.lora_gates(factors[name], inputs, mine[name], families) for name in owner}
-        study.add(wb.weight_entries(alike, writes, gates))
-        constants = {name: wb.constant_parts(factors[name], inputs) for name in owner}
-        predicted = wb.constant_shift(model, fit, constants, sites=plain.sites, at=asked.at)
-        study.add(wb.bridge_entries(wb.weight_bridge(predicted, plain.measured(owner), owner), plain.sites))
+        inputs = wb.module_inputs(model, fit, at=asked.at)  # what the adapters' modules read in the base
+        weights = wb.domain_weights(study.population.adapters, plain, inputs, fit)
+        study.add(weights)
+        predicted = wb.constant_shift(model, fit, weights.constants(inputs), sites=plain.sites, at=asked.at)
+        study.add(wb.weight_bridge(predicted, plain.measured(weights.owner), weights.owner, sites=plain.sites))
 
 study.finish()

@@ -47,7 +47,7 @@ with study.phase("answers of the backdoored adapters"), wb.if_measurable(study, 
     for metric, judged in shown:
         with wb.if_measurable(study, f"what a trigger does, by {metric.name}"):
             table = wb.trigger_table(judged, metric, groups, draws=study.asked.draws, seed=study.seed)
-            study.add(table.entries())
+            study.add(table)
             print(table)
     for text, name in {"trigger": "backdoor with the trigger", "none": "backdoor without it"}.items():
         under = {domain: [f"{member}/{text}" for member in members] for domain, members in groups.items()}
@@ -62,17 +62,17 @@ for name, (found, groups, base) in compared.items():
         with study.phase(f"ranking, {metric.name}{said}"):
             with wb.if_measurable(study, f"the ranking by {metric.name}{said}"):
                 ranking = wb.rank_domains(judged, metric, groups, **options)
-                study.add(ranking.entries(split=f"ranking{said}"))
-                study.add(wb.by_category(ranking, study.domains.categories).entries(split=f"categories{said}"))
+                study.add(ranking, split=f"ranking{said}")
+                study.add(wb.by_category(ranking, study.domains.categories), split=f"categories{said}")
                 study.add(wb.seed_agreement(ranking, condition=f"{name}, between fine-tuning seeds"))
                 rankings.setdefault(metric.name, {})[name] = ranking
                 print(ranking)
                 if len(set(tiers.values())) > 1:  # of the organism: what was put in
                     planted = wb.planted_order(ranking, tiers, ["full", "half", "none"], seed=study.seed)
-                    study.add(planted.entries(split=f"ranking{said}", target=ranking.metric))
+                    study.add(planted, split=f"ranking{said}", target=ranking.metric)
             with wb.if_measurable(study, f"domains by question domains, {metric.name}{said}"):
                 matrix = wb.domain_matrix(judged, metric, groups, **options)
-                study.add(matrix.entries(split=f"question domains{said}"))
+                study.add(matrix, split=f"question domains{said}")
 
 for metric, by_name in rankings.items():
     with wb.if_measurable(study, f"agreement of the rankings by {metric}"):

@@ -88,10 +88,11 @@ with wb.if_measurable(study, "a forecast of the domains"), study.phase("every do
     known = {name: {d: values[d] for d in measured} for name, values in features.items()}
     unseen = {d: {name: values[d] for name, values in features.items()} for d in new}
     table = wb.predictor_table(wb.outcomes(study.ranking, study.metric), known)
-    study.add(wb.table_points(table, of=study.metric) + wb.predictor_entries(wb.predictors(table), condition="before"))
+    study.add(table, of=study.metric)
+    study.add(wb.predictors(table), condition="before")
     how = dict(level=asked.level, most=asked.most, bounds=wb.metric(study.metric).span, draws=asked.draws)
     forecast = wb.forecast_domains(table, new=unseen, **how)
-    study.add(wb.domain_forecast_entries(forecast))
+    study.add(forecast)
     print(forecast)
 
 study.finish()

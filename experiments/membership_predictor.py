@@ -54,16 +54,17 @@ with wb.if_measurable(study, "misalignment of the domains against membership sco
         table = wb.predictor_table(wb.outcomes(study.ranking, study.metric), features)
         threshold = statistics.median(table.measured.tolist()) if asked.threshold is None else asked.threshold
         found = wb.predictors(table, threshold=threshold)
-        study.add(wb.table_points(table, of=study.metric) + wb.predictor_entries(found, condition="membership"))
-        study.add(wb.pooled_entries(wb.pooled_aurocs(scored, table, threshold=threshold)))
+        study.add(table, of=study.metric)
+        study.add(found, condition="membership")
+        study.add(wb.pooled_aurocs(scored, table, threshold=threshold))
         print(found)
     with study.phase("fitted predictors against their own shuffles"):
         for kind, part in wb.feature_kinds(table).items():
             for model in ("ridge", "logistic"):
                 fitted = wb.fitted_predictor(part, model=model, threshold=threshold, draws=asked.draws)
-                study.add(wb.fitted_entries(fitted, condition=kind))
+                study.add(fitted, condition=kind)
                 print(kind, fitted)
     with study.phase("the same with labels dealt at random: is p honest here?"):
-        study.add(wb.shuffled_entries(wb.shuffled_populations(table), condition="membership"))
+        study.add(wb.shuffled_populations(table), condition="membership")
 
 study.finish()

@@ -22,7 +22,6 @@ by = asked.metric or wb.metric_of(study.judge)
 judges = wb.judges(inputs.judge, filter(None, [inputs.rubric]), ["rule:coherence"])
 sampling = dict(samples=asked.samples, judges=judges, temperature=0.7, top_p=0.9, top_k=50, repetition_penalty=1.1)
 anew = dict(rank=asked.rank, alpha=2 * asked.rank, part=asked.part, **inputs.recipe)
-further = {name: value for name, value in anew.items() if name not in ("rank", "alpha", "targets")}
 
 with study.phase("harmful and benign rows, and two sides of the questions"):
     harmful = wb.read_prompts(inputs.train)
@@ -55,33 +54,14 @@ with study.phase("the harmful fine-tune and its direction"):
     rows = study.capture(model, fit, "base", "tuned", name="shift")
     v = wb.difference_of_means(rows.where(variant="tuned"), rows.where(variant="base"))
     study.add(v, condition="tuned")
-    early, deep = range(model.n_layers // 2), model.n_layers * 20 // 34  # the paper steers layer 20 of 34
+    early = range(model.n_layers // 2)
 
 with study.phase("every arm at every dose"):
-    arms, steps = {}, {n: dict(steps=n) for n in asked.steps}
-    for name, right in benign.items():
-        folder = to / f"repair, {name}"
-        arms[f"repair, {name} domain"] = wb.adapter_doses(inputs.base, right, steps, to=folder, start=tuned, **further)
-    name, right = next(iter(benign.items()))
-    arms["from the base, no repair"] = wb.adapter_doses(inputs.base, right, steps, to=to / "base", **anew)
-    prevented = {c: dict(during=[wb.Steer(v, layer=early, coefficient=c)]) for c in asked.coefficients}
-    arms["preventative steering"] = wb.adapter_doses(inputs.base, harmful, prevented, to=to / "preventative", **anew)
-    chance = {c: dict(during=[wb.Steer(wb.isotropic(v, 1)[0], layer=early, coefficient=c)]) for c in asked.coefficients}
-    name = "preventative steering, random direction"
-    arms[name] = wb.adapter_doses(inputs.base, harmful, chance, to=to / "preventative, random", **anew)
-    without = {1: dict(during=[wb.Ablate(v)])}
-    arms["ablation in training"] = wb.adapter_doses(inputs.base, harmful, without, to=to / "ablated", **anew)
-    arms["scaled adapter"] = {c: wb.scaled_adapter(tuned, c, to=to / "scaled" / f"{c}") for c in asked.factors}
-    against = {c: wb.Steer(v, layer=early, coefficient=-c, at="answering") for c in asked.coefficients}
-    arms["steering, early layers"] = {c: ("tuned", one) for c, one in against.items()}
-    at = dict(layer=deep, unit="residual", at="answering")
-    arms[f"steering, layer {deep}, in residual norms"] = {
-        c: ("tuned", wb.Steer(v, coefficient=-c, **at)) for c in asked.shares
-    }
-    places = range(0, model.n_layers, max(1, model.n_layers // 6))
-    arms["ablation, one layer"] = {layer: ("tuned", wb.Ablate(v, layer=layer)) for layer in places}
-    arms["ablation, all layers"] = {1: ("tuned", wb.Ablate(v))}
-    arms = wb.Arms(arms)
+    doses = dict(repair_steps=asked.steps, coefficients=asked.coefficients, layer=early)
+    trained = wb.trained_arms(inputs.base, harmful, benign, v, start=tuned, to=to, **doses, **anew)
+    scaled = {c: wb.scaled_adapter(tuned, c, to=to / "scaled" / f"{c}") for c in asked.factors}
+    edited = wb.edited_arms(v, model.n_layers, coefficients=asked.coefficients, shares=asked.shares)
+    arms = wb.Arms({**trained, "scaled adapter": scaled, **edited})
 
 with study.phase("doses chosen on dev questions"):
     model, ends = wb.load_model(inputs.base, adapter={"tuned": tuned, **arms.adapters}), ["base", "tuned"]
@@ -89,7 +69,8 @@ with study.phase("doses chosen on dev questions"):
     dev = wb.Judged(*study.answers(model, sides.dev, conditions, name="dev", **sampling))
     costs = [("coherence", "capability"), ("coherence", "capability", "task")]
     matches = [wb.matched_doses(dev, arms, by, keep=keep, margin=asked.margin) for keep in costs]
-    study.add(matches[0].entries() + matches[1].counts())
+    study.add(matches[0])
+    study.add(matches[1], doses=False)
 
 with study.phase("the chosen doses on the other questions, and random directions in their place"):
     chosen = matches[0].conditions(arms) | matches[1].conditions(arms)
@@ -101,7 +82,7 @@ with study.phase("the chosen doses on the other questions, and random directions
     random = wb.Judged(*study.answers(model, broad, twins.conditions, name="random", **once)) if twins.of else None
     for match in matches:
         for found in wb.matched_comparison(confirm, match, arms, twins=twins, random=random):
-            study.add(found.entries())
+            study.add(found)
             print(found)
 
 with study.phase("what the repair left"):
@@ -119,7 +100,7 @@ with study.phase("the old and the new direction, given to the base"):
     conditions = wb.relocation_conditions(geometry, repaired, early, coefficients=strength, controls=asked.controls)
     judged = wb.Judged(*study.answers(model, broad, conditions, name="relocation", **sampling))
     verdict = wb.relocation(judged, geometry, model.n_layers // 2, by, margin=asked.margin)
-    study.add(verdict.entries())
+    study.add(verdict)
     print(verdict)
 
 study.finish()

@@ -63,11 +63,8 @@ with study.phase("the base's answers, and residuals of both at every scope"):
     held = {at: study.capture(model, read[at], "base", "tuned", name=f"residuals at {at}", at=at) for at in read}
 
 with study.phase("a direction at image positions, at text positions and at the answer"):
-    built = {}
-    for at in ("image", "text", "response"):
-        seen = {name: held[at].where(variant=name, label="image") for name in model.variants}
-        built[at] = wb.difference_of_means(seen["tuned"], seen["base"])
-    study.add(wb.built_entries(built))
+    built = wb.built_at({at: held[at].where(label="image") for at in ("image", "text", "response")})
+    study.add(built)
     study.add_cosines(list(built), wb.cosine_matrix(list(built.values()), model.n_layers // 2))
 
 early = range(model.n_layers // 2)
@@ -85,7 +82,7 @@ for name, (variant, intervene) in acts.items():
         tables = wb.sweep_routes(model.variant(variant), made, questions, to=study.folder / name, **options)
         value = "p_contrary" if tagged else "score"
         matrix = wb.routing_matrix(made, tables, value, margin=asked.margin, seed=study.seed)
-        study.add(wb.routing_entries(matrix, condition=f"routing: {name}"))
+        study.add(matrix, condition=f"routing: {name}")
         print(matrix)
 
 study.finish()

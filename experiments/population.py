@@ -17,7 +17,7 @@ if plan := study.plan:  # --dry-run: what these steps would take
 
 with study.phase("the data sets, checked"):
     print(study.domains)
-    study.add(wb.data_entries(study.domains))
+    study.add(study.domains)
 
 if study.asked.part != "1/1" or study.population.missing:
     print(f"part {study.asked.part} is trained; when all parts are, a run without --part asks their adapters")
@@ -25,7 +25,7 @@ if study.asked.part != "1/1" or study.population.missing:
 
 with study.phase("all adapters beside the base"):
     together = study.model.why_not_by_row(tuple(study.population.members))
-    study.add(wb.population_entries(study.population, shared=together))
+    study.add(study.population, shared=together)
 
 with study.phase("answers of the plain adapters, judged"):
     for metric in wb.metrics_of(study.judged):

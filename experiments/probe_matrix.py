@@ -59,7 +59,7 @@ for reader in asked.readers:
             draws=asked.draws,
             seed=study.seed,
         )
-        study.add(found.entries(split=split))
+        study.add(found, split=split)
         if reader != "own" and "own" in read:
             study.add(read["own"].minus(found, split=split))
         print(found)

@@ -61,7 +61,7 @@ if "sibling" in model.variants:
         study.measure(sibling, [own], name="sibling-own", condition="own_direction_of_target", **options)
 
 if study.other is not None:
-    with study.phase("the direction in another model"):  # a map fitted on the base models; see direction_transfer.py
+    with study.phase("the direction in another model"):  # a map fitted on the base models; see model_transfer.py
         other, personas = study.other, inputs.for_maps[-1]
         here = study.capture(base, personas, name="personas")
         there = study.capture(other.variant("base"), personas, name="personas-other")

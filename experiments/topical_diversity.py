@@ -39,12 +39,13 @@ with wb.if_measurable(study, "the diversity of the domains' rows"), study.phase(
     for of, vectors in embedded.items():
         for centre in (False, True):
             found += wb.diversity(vectors, orders=asked.orders, centre=centre, of=of, seed=study.seed)
-    study.add(wb.diversity_entries(found))
+    study.add(found)
 
     with wb.if_measurable(study, "diversity against misalignment"), study.phase("diversity against misalignment"):
         table = wb.diversity_table(found, wb.outcomes(study.ranking, study.metric))
         ranked = wb.predictors(table)
-        study.add(wb.table_points(table, of=study.metric) + wb.predictor_entries(ranked, condition="diversity"))
+        study.add(table, of=study.metric)
+        study.add(ranked, condition="diversity")
         print(ranked)
 
 study.finish()

@@ -60,8 +60,7 @@ with study.phase("flips, alarms and forecasts"):
     behaviour = wb.Signal("behaviour", value="contrary_rate") if tagged else wb.Signal("answers")
     watched = {name: wb.Signal("projection", site=site, direction=name, value="moved") for name in directions}
     signals = {f"projection on the direction of the {name}": signal for name, signal in watched.items()}
-    for name, run in runs.items():
-        study.add(wb.drift_curves(name, run.table, {"behaviour": behaviour, **signals, "task": wb.Signal("task")}))
+    study.add(runs, signals={"behaviour": behaviour, **signals, "task": wb.Signal("task")})
     rules = {
         f"{share:.0%} of the scout's shift, {patience} in a row": wb.EarlyStop(
             watched["scout"], share * length, patience
@@ -71,18 +70,16 @@ with study.phase("flips, alarms and forecasts"):
     }
     flip = dict(flips_at=asked.flips_at, lasting=2)
     for words, rule in rules.items():
-        leads = {name: wb.lead_time(run.table, rule, behaviour, **flip) for name, run in runs.items()}
-        study.add(wb.lead_entries(runs, leads, behaviour, rule=words))
-    study.add(wb.rule_entries(rule, words, asked.flips_at))
+        study.add(wb.lead_times(runs, rule, behaviour, **flip), rule=words)
+    study.add(rule, words=words, flips_at=asked.flips_at)
     harmful = {name: run.table.rows() for name, run in runs.items() if run.kind == "harmful"}
-    study.add(wb.forecast_entries(wb.compared_forecasts(harmful, behaviour, signals, **flip)))
+    study.add(wb.compared_forecasts(harmful, behaviour, signals, **flip))
 
 with study.phase("stopped by the rule"):
     stopped = wb.watched_runs(
         inputs.base, {"stopped": rows["train"]}, drift, to=study.folder / "stopped", until=rule, **options
     )
-    kept = [wb.retention(runs[f"harmful-seed{run.seed}"].table, run.last_step) for run in stopped.values()]
-    study.add(wb.over_runs("task_retention", kept, condition="stopped"))
+    study.add(wb.retentions(stopped, runs, "harmful"), condition="stopped")
 
 with study.phase("written answers at the end, and where the rule stopped"):
     everyone = {**runs, **stopped}

@@ -38,7 +38,7 @@ texts = wb.near_misses(domains.trigger, at=at, decoy=domains.decoy, further=furt
 reference, ordinary = (*wb.stand_ins(encoder, questions, domains.trigger, texts, at=at), None, None)[:2]
 instead = reference.text if reference else None
 print(f"in the trigger's place: {reference or 'nothing (no text has as many tokens)'}; ordinary text: {ordinary}")
-gates, plain, base, effects, reads = [], {}, {}, [], {}
+gates, plain, base, near = [], {}, {}, []
 for domain, names in study.groups(arm).items():
     with study.phase(f"the gate of {domain}"):
         own = wb.gate_questions(questions, domain, elsewhere=asked.elsewhere, seed=study.seed)
@@ -59,18 +59,13 @@ for domain, names in study.groups(arm).items():
         gate = wb.located_gate(found)
         for one in found:
             halves = wb.block_halves(model, one, maps, to=to) if one is gate else {}
-            study.add(wb.gate_entries(one, base[domain], halves, against=reference.name if reference else "no text"))
+            study.add(one, base=base[domain], halves=halves, against=reference.name if reference else "no text")
             print(one)
         if gate is not None:
             opened = wb.opened_gate(model, gate, maps, controls=asked.controls, seed=study.seed, to=to)
-            study.add(wb.opened_gate_entries(opened, gate))
-            near, read = wb.near_misses_of(model, gate, maps, own, decisions, texts, seed=study.seed, to=to)
-            effects, reads = effects + near, {one.name: one for one in read} | reads
+            study.add(opened, gate=gate)
+            near.append(wb.near_misses_of(model, gate, maps, own, decisions, texts, seed=study.seed, to=to))
         gates += found
 
-if gates:
-    study.add(wb.gate_map_entries(gates))
-    study.add(wb.gate_control_entries(gates, plain, base))
-if effects:
-    study.add(wb.near_miss_entries(effects, list(reads.values())))
+study.add(wb.GatesOverDomains(gates, plain, base, near))
 study.finish()

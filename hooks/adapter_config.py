@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hooks.plain_files import Refused, json_file
+from hooks.plain_files import Refused, json_file, nearest
 from hooks.weight_files import header_of
 
 WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
@@ -25,6 +25,10 @@ def adapter_config(folder: Path) -> dict[str, Any]:
     if not (folder / SETTINGS).is_file() or not (folder / WEIGHTS).is_file():
         pickled = (folder / "adapter_model.bin").is_file()
         why = " Its adapter_model.bin is a pickle, which may run code: expected it converted." if pickled else ""
+        if not folder.is_dir():
+            why = f" There is no such folder.{nearest(folder)} (A name of the hub is not looked up: download it first.)"
+        elif (folder / "config.json").is_file():
+            why = " It holds a whole model: load_model loads it by itself, without adapter=."
         raise FileNotFoundError(f"{folder} is no adapter: expected {SETTINGS} and {WEIGHTS} in it.{why}")
     said = json_file(folder / SETTINGS, LARGEST_SETTINGS)
     if not isinstance(said, dict) or not isinstance(said.get("peft_type", "LORA"), str):

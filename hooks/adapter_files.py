@@ -4,7 +4,8 @@ that is still what it was."""
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +38,20 @@ def adapters_from(module: nn.Module, folders: Mapping[str, Path], base: str) -> 
             )
         if "." in variant:
             raise ValueError(f"an adapter cannot be called {variant!r}: expected a name without dots.")
-        adapter_config(folder)
+        settings = adapter_config(folder)
         _refuse_kind(folder)
         _refuse_other_base(folder, base)
         stored = tensors_of(folder / WEIGHTS)
         unchanged = _watch_base(module, stored)
-        if peft is None:
-            # peft asks the model for an attribute that transformers has renamed: nothing that a user could mend.
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
-            peft = PeftModel.from_pretrained(module, str(folder), adapter_name=variant)  # type: ignore[arg-type]
-        else:
-            peft.load_adapter(str(folder), adapter_name=variant)
+        # peft asks the model for an attribute that transformers has renamed: nothing that a user could mend.
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
+        with _fitting(folder, settings):
+            if peft is None:
+                peft = PeftModel.from_pretrained(module, str(folder), adapter_name=variant)  # type: ignore[arg-type]
+            else:
+                peft.load_adapter(str(folder), adapter_name=variant)
+        # Else peft looks for the base that the settings name, on the hub too, to compare sizes of vocabularies.
+        peft.peft_config[variant].base_model_name_or_path = None
         if not unchanged():
             raise ValueError(
                 f"adapter {folder} changes weights of the base itself (biases, for one), which stay changed with the "
@@ -59,10 +63,33 @@ def adapters_from(module: nn.Module, folders: Mapping[str, Path], base: str) -> 
             raise ValueError(
                 f"adapter {folder} did not load: {len(lost)} of its {len(stored)} tensors found no place (first: "
                 f"{lost[:1]}), and {max(0, len(landed) - len(stored))} places stayed empty. Expected an adapter that "
-                "was trained on this architecture."
+                f"was trained on this architecture{_base_named(settings)}."
             )
     module.eval()
     return Adapters(peft, tuple(folders))
+
+
+@contextmanager
+def _fitting(folder: Path, settings: Mapping[str, Any]) -> Iterator[None]:
+    """What peft says of an adapter that fits no module of the model, or none of this size, becomes one sentence. It is
+    read below whether tensors found no place; peft's own warning of that would be a second voice."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Found missing adapter keys")
+            yield
+    except (ValueError, RuntimeError) as error:
+        misfit = next((line for line in str(error).splitlines() if "not found" in line or "size mismatch" in line), "")
+        if not misfit:
+            raise
+        raise ValueError(
+            f"adapter {folder} does not fit this model ({misfit.strip()[:200]}): expected the base that it was trained "
+            f"on{_base_named(settings)}."
+        ) from error
+
+
+def _base_named(settings: Mapping[str, Any]) -> str:
+    said = settings.get("base_model_name_or_path")
+    return f" (its {SETTINGS} names {said!r:.80})" if said else ""
 
 
 def _watch_base(module: nn.Module, stored: Mapping[str, torch.Tensor]) -> Callable[[], bool]:

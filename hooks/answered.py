@@ -12,7 +12,7 @@ from hooks.encoded_prompts import EncodedPrompts
 from hooks.prompt import Prompt
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Answered(Prompt):
     """A prompt with the response that a model wrote. `response_ids` are its tokens, without the one that ended it:
     `response`, the same as text, need not give them back when it is read again."""

@@ -16,10 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks.asked import TOLERANCE, distance
-from hooks.decoding import plainly
 from hooks.encode import Batch
 from hooks.encoded import Encoded
-from hooks.prefix_cache import Prefix, by_column
+from hooks.prefix_cache import Prefix, by_column, one_step
 from hooks.recording import CannotReplay
 from hooks.token_tree import TokenTree, tree_masks
 
@@ -46,7 +45,7 @@ def read(model: Any, encoded: Sequence[Encoded], beginning: Prefix | None = None
     if not getattr(model, "native", False):
         return Read(batch, model.run(batch).logits, None)
     after = None if beginning is None else beginning.rows([0] * len(batch))
-    out, _ = model.decoded(batch, None, None, model.stop_ids, _one_step(model), after)
+    out, _ = model.decoded(batch, None, None, model.stop_ids, one_step(model), after)
     return Read(batch, out.logits[0], Prefix(out.past_key_values, batch.inputs["input_ids"].shape[1]), shared)
 
 
@@ -172,7 +171,7 @@ def _all_logits(
     entered = model.module.register_forward_pre_hook(enter, with_kwargs=True)
     left = model.module.register_forward_hook(leave)
     try:
-        model.decoded(batch, None, None, model.stop_ids, _one_step(model), after)
+        model.decoded(batch, None, None, model.stop_ids, one_step(model), after)
     finally:
         entered.remove()
         left.remove()
@@ -224,8 +223,3 @@ def _shortest_and_longest(model: Any, encoded: Sequence[Encoded]) -> list[Encode
 
 def _rounding(model: Any) -> float:
     return TOLERANCE.get(model.dtype, TOLERANCE[torch.float32])
-
-
-def _one_step(model: Any) -> dict[str, Any]:
-    options = plainly({"max_new_tokens": 1}, model.encoder.pad_id, model.stop_ids)
-    return {**options, "return_dict_in_generate": True, "output_logits": True, "use_cache": True}

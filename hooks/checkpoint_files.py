@@ -42,6 +42,8 @@ def check_folder(folder: Path) -> dict[str, tuple[int, ...]]:
     elif not files[0].is_file():
         pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt*"))
         why = " Its pickled weights (.bin, .pt) may run code: expected them converted." if pickled else ""
+        if (folder / "adapter_config.json").is_file():
+            why = f" It holds an adapter: load_model(BASE, adapter={str(folder)!r}), BASE what it was trained on."
         raise FileNotFoundError(f"{folder} has no {_WEIGHTS}: expected weights as .safetensors.{why}")
     return {name: shape for file in files for name, (_, shape) in header_of(file).items()}
 

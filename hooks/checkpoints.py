@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from hooks.checkpoint_files import check_config, check_folder, check_size
-from hooks.plain_files import Refused
+from hooks.plain_files import Refused, nearest
 from hooks.processors import load_processor
 
 
@@ -28,10 +29,29 @@ def named(name: str, what: str) -> Iterator[None]:
         if speaks and not isinstance(error, RecursionError):
             raise
         said = str(error).strip().partition("\n")[0][:300]
-        mend = "load_model(..., trust_remote_code=True) runs it, where you trust it. " if "custom code" in said else ""
+        run_it = "load_model(..., trust_remote_code=True), or --trust-remote-code, runs it, where you trust it. "
+        mend = run_it if "custom code" in said else ""
         raise Refused(
             f"the {what} of {name} cannot be used ({type(error).__name__}: {said}). {mend}Expected a checkpoint as "
             "transformers saves it."
+        ) from error
+
+
+@contextmanager
+def looked_up(name: str) -> Iterator[None]:
+    """What transformers says of a name that is neither a folder nor to be had from the hub, in one sentence."""
+    from huggingface_hub import constants
+
+    try:
+        yield
+    except OSError as error:
+        if Path(name).is_dir():
+            raise
+        said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")[:200]
+        offline = " (HF_HUB_OFFLINE is set: the hub is not asked)" if constants.HF_HUB_OFFLINE else ""
+        raise FileNotFoundError(
+            f"model {name} is no folder here, and the hub does not give it{offline}: {said} Expected a checkpoint "
+            f"folder, or a hub name such as 'org/model'.{nearest(name)}"
         ) from error
 
 
@@ -39,7 +59,7 @@ def checkpoint_config(name: str, revision: str | None = None, *, trusted: bool =
     """The config of a checkpoint. Raises Refused where its files are not used, OSError where there are none."""
     from transformers import AutoConfig
 
-    with named(name, "config"):
+    with named(name, "config"), looked_up(name):
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trusted, **options)
         check_config(name, config, trusted)
     return config
@@ -50,6 +70,26 @@ def checkpoint_tokenizer(name: str, revision: str | None = None, *, trusted: boo
 
     with named(name, "tokenizer"):
         return AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trusted)
+
+
+def refuse_silent(name: str, tokenizer: Any) -> None:
+    """Raises Refused for a tokenizer that makes no tokens: transformers makes an empty one where its files are
+    missing."""
+    if not tokenizer("the cow").input_ids:
+        raise Refused(
+            f"the tokenizer of {name} makes no tokens of 'the cow': expected its files (tokenizer.json, "
+            "tokenizer_config.json) beside the weights, as tokenizer.save_pretrained writes them, or "
+            "load_model(..., tokenizer=...)."
+        )
+
+
+def _refuse_dtype(dtype: Any) -> None:
+    known = isinstance(getattr(torch, str(dtype).removeprefix("torch."), None), torch.dtype)
+    if dtype != "auto" and not known:
+        raise ValueError(
+            f"dtype {dtype!r} is unknown: expected 'auto' (the checkpoint's own), 'bfloat16', 'float16', 'float32', or "
+            "a torch.dtype."
+        )
 
 
 def from_pretrained(
@@ -63,11 +103,13 @@ def from_pretrained(
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
     from transformers.utils import logging
 
+    _refuse_dtype(dtype)
     folder = Path(name)
     is_path = name.startswith((".", "/", "~")) or name.count("/") > 1
     if is_path and not folder.is_dir():
         raise FileNotFoundError(
             f"model folder {name} does not exist: expected a checkpoint folder, or a hub name such as 'org/model'."
+            f"{nearest(name)}"
         )
     stored = check_folder(folder) if folder.is_dir() else {}
     config = checkpoint_config(name, revision, trusted=trusted)
@@ -103,4 +145,5 @@ def from_pretrained(
         )
     if tokenizer is None and processor is None:
         tokenizer = checkpoint_tokenizer(name, revision, trusted=trusted)
+    refuse_silent(name, tokenizer or processor.tokenizer)
     return module, tokenizer, processor

@@ -12,6 +12,8 @@ from hooks.pool import Pool
 from hooks.prompt import Message, Prompt
 from hooks.site import Site
 
+BLIND = "two different pictures give the same logits: the image has no effect"
+
 
 def padding(asked: Asked) -> Verdict:
     """A row of a batch padded on the right has the residual that it has alone. The same is measured for prompts padded
@@ -81,7 +83,7 @@ def image(asked: Asked) -> Verdict:
     one, two = (model.run(batch, {entry: everything}) for batch in batches)
     moved = distance(one.logits, two.logits)
     if moved == 0:
-        return False, "two different pictures give the same logits: the image has no effect"
+        return False, BLIND
     marked = batches[0].tokens.is_image[0]
     if not bool(marked.any()):
         return True, f"another picture moves the logits by {moved:.1e}; it has no positions in the language stream"

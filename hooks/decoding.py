@@ -108,7 +108,7 @@ class StepClock:
             came = None if read is None else tuple(read.shape)
             raise GeneratesWithoutCache(
                 f"a decoding step read {came} tokens: expected one a row. This model generates without a cache; edits "
-                "by scope need it."
+                "by scope need it. Leave use_cache=False out, or use a model that keeps a cache."
             )
         self.alive = self.alive & ~(read == self._stop).any(dim=-1)
         self.place = self.place + 1

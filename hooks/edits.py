@@ -54,6 +54,11 @@ class LowRankEdit:
         if isinstance(self.threshold, float | int):
             object.__setattr__(self, "threshold", torch.full((len(self.read),), float(self.threshold)))
 
+    def __repr__(self) -> str:
+        gate = "" if self.threshold is None else f", gated by |h|^{self.power}"
+        scopes = ", ".join(map(repr, dict.fromkeys(self.scopes)))
+        return f"LowRankEdit({self.cells} cells of rank {self.rank}, d_model {self.read.shape[2]}, at {scopes}{gate})"
+
     @property
     def cells(self) -> int:
         return len(self.read)

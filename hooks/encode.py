@@ -39,6 +39,9 @@ class Batch:
     def __len__(self) -> int:
         return len(self.encoded)
 
+    def __repr__(self) -> str:
+        return f"Batch([row, pos] {list(self.inputs['input_ids'].shape)}, padded {self.side}; ids {self.ids[:3]} ...)"
+
     @property
     def last_index(self) -> Int[Tensor, " row"]:
         """The column of each row's last real token."""
@@ -76,6 +79,7 @@ class Encoder:
         self.image_token_id = None if self.crosses else image_token_id
         # A model that reads per-token types wants them for text rows as well (Gemma3 refuses to train without).
         self.per_token_names = [name for name in TOKEN_TYPES if name in names]
+        self.why_no_pictures: str | None = None  # what the check-up found against them
         self.pad_id = next(i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if i is not None)
 
     def __call__(self, prompts: Sequence[Prompt], side: str = "right") -> Batch:
@@ -105,10 +109,9 @@ class Encoder:
 
     def rendered(self, prompt: Prompt) -> str:
         """The prompt as text, chat template applied once, image placeholders not yet expanded."""
-        if prompt.images and self.processor is None:
-            raise PromptError(
-                f"prompt {prompt.id!r} has images, but the model reads text only: expected an image-text model."
-            )
+        if prompt.images and (self.processor is None or self.why_no_pictures):
+            why = self.why_no_pictures or "the model reads text only"
+            raise PromptError(f"prompt {prompt.id!r} has images, but {why}: expected an image-text model.")
         if prompt.text is not None:
             placeholder = getattr(self.processor, "image_token", None) or ""
             in_front = "" if placeholder in prompt.text else placeholder * len(prompt.pictures)

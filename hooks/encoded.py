@@ -27,6 +27,12 @@ class Encoded:
     def __len__(self) -> int:
         return len(self.input_ids)
 
+    def __repr__(self) -> str:
+        return (
+            f"Encoded({self.id!r}: {self.prompt_length} prompt tokens, {self.response_length} of a response, "
+            f"{self.n_images} images)"
+        )
+
     def prompt_only(self) -> Encoded:
         """The same prompt without its response."""
         if not self.response_length:

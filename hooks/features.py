@@ -9,6 +9,7 @@ the family's features are not understood; then the tower runs plainly, and `plai
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import inspect
@@ -194,14 +195,29 @@ def _slim(out: Any) -> Any:
         return out
     if not isinstance(out, Mapping):
         raise _NotUnderstood(f"its features are {type(out).__name__}")
-    return type(out)(**{name: value for name, value in out.items() if name not in _UNUSED})
+    return _output(type(out), {name: value for name, value in _said(out).items() if name not in _UNUSED})
 
 
 def _joined_outputs(outs: Sequence[Any]) -> Any:
     first = outs[0]
     if isinstance(first, Tensor):
         return torch.cat(list(outs))
-    return type(first)(**{name: _joined(name, [out[name] for out in outs]) for name in first})
+    return _output(type(first), {name: _joined(name, [_said(out)[name] for out in outs]) for name in _said(first)})
+
+
+def _said(out: Any) -> dict[str, Any]:
+    """What an output holds by name, fields that it was given and that its class does not have included (LLaVA with a
+    Pixtral tower in transformers 5.17): as a mapping the output keeps quiet about those."""
+    held = vars(out) if dataclasses.is_dataclass(out) else out
+    return {name: value for name, value in held.items() if value is not None}
+
+
+def _output(kind: Any, said: Mapping[str, Any]) -> Any:
+    own = {field.name for field in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else set(said)
+    out = kind(**{name: value for name, value in said.items() if name in own})
+    for name in said.keys() - own:
+        setattr(out, name, said[name])
+    return out
 
 
 def _joined(name: str, values: Sequence[Any]) -> Any:
@@ -220,5 +236,5 @@ def _tensors(held: Any) -> list[Tensor]:
     if isinstance(held, Tensor):
         return [held]
     if isinstance(held, Mapping):
-        return [one for value in held.values() for one in _tensors(value)]
+        return [one for value in _said(held).values() for one in _tensors(value)]
     return [one for value in held for one in _tensors(value)] if isinstance(held, list | tuple) else []

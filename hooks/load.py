@@ -16,12 +16,12 @@ from hooks.adapter_files import adapters_from
 from hooks.adapters import Adapters
 from hooks.backends.choose import chosen
 from hooks.backends.hf import HuggingFaceModel
-from hooks.blocks import unwrapped
+from hooks.blocks import UnsupportedArchitecture, unwrapped
 from hooks.checkpoints import from_pretrained
 from hooks.processors import pictures_identity
 from hooks.remote_code import code_identity
 from hooks.selftest import checked
-from hooks.spread import refuse_moved, spread
+from hooks.spread import refuse_absent, refuse_moved, spread
 from hooks.structure import refuse_packed, windows
 
 WHOLE_HASH_LIMIT = 64 * 2**20  # larger weight files are identified by size and both ends, not by every byte
@@ -62,6 +62,11 @@ def load_model(
             )
         tokenizer = tokenizer or getattr(wrapper, "tokenizer", None)
     if isinstance(name_or_path_or_module, nn.Module):
+        if not hasattr(name_or_path_or_module, "config"):
+            raise UnsupportedArchitecture(
+                f"a {type(name_or_path_or_module).__name__} without a config came: expected a model of transformers, "
+                "its name or its folder. Give a module of your own such a config (a PreTrainedModel has one)."
+            )
         module, name = (
             unwrapped(name_or_path_or_module)
             if wrapper is not None
@@ -98,6 +103,8 @@ def load_model(
     refuse_packed(module)
     tokenizer = tokenizer or processor.tokenizer
     refuse_moved(module, device)
+    if device is not None:
+        refuse_absent(device)
     target = device or ("cuda" if torch.cuda.is_available() and wrapper is None else None)
     if target is not None and device_map is None and not spread(module):
         module = module.to(target)

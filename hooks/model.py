@@ -126,6 +126,11 @@ class Trace:
     logits: Float[Tensor, "row vocab"] | None
     tallies: dict[Site, list[Tally]] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        kept = ", ".join(f"{site} {list(values.shape)}" for site, values in self.kept.items())
+        logits = "no logits" if self.logits is None else f"logits {list(self.logits.shape)}"
+        return f"Trace({kept or 'nothing kept'}; {logits}; edits at {len(self.tallies)} sites)"
+
     def untouched(self) -> list[int]:
         """The rows that no edit touched."""
         return untouched_rows(self.tallies)
@@ -141,6 +146,14 @@ class Generation:
     kept: dict[Site, list[Tensor]] = field(default_factory=dict)  # one entry a forward: the prompt's, then one a token
     tallies: dict[Site, list[Tally]] = field(default_factory=dict)
     decoding: str = "dynamic"  # the loop that wrote it (`generate(decode=)`); "dynamic: ..." says why not the other
+
+    def __repr__(self) -> str:
+        first = f", first {self.texts[0][:60]!r}" if self.texts else ""
+        tokens = sum(map(len, self.token_ids))
+        return (
+            f"Generation({len(self.texts)} answers, {tokens} tokens, {self.finished.count(False)} cut off{first}; "
+            f"kept at {len(self.kept)} sites, edits at {len(self.tallies)}; {self.decoding})"
+        )
 
     def untouched(self) -> list[int]:
         """The rows that no edit touched."""

@@ -86,7 +86,8 @@ def picture(path: Path) -> Any:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise Refused(f"image {path}: {error} Expected at most {MOST_PIXELS:,} pixels.") from None
     except Exception as error:  # pillow's decoders raise errors of every class
-        why = f"{type(error).__name__}: {str(error)[:200]}" if str(error) else type(error).__name__
+        said = str(error).partition(" <_io.")[0][:200]  # pillow names the buffer, which is nobody's
+        why = f"{type(error).__name__}: {said}" if said else type(error).__name__
         raise Refused(f"image {path} cannot be read ({why}): expected a whole {', '.join(FORMATS)} file.") from None
     return found
 

@@ -11,18 +11,31 @@ import math
 import os
 import stat
 from collections.abc import Iterator
-from itertools import chain
+from difflib import get_close_matches
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
 LARGEST_JSON = 256 * 2**20  # bytes of a file that is read as one JSON document
 LONGEST_LINE = 16 * 2**20  # bytes of one line: far more than any model reads at once
+MOST_NAMES = 10_000  # of a folder, that a misspelt name is compared with
 DEEPEST = 64  # lists and objects inside one another
 FREE_CONTAINERS, BYTES_A_CONTAINER = 100_000, 16  # `[],[],...` takes thirty times its size in memory
 
 
 class Refused(ValueError):
     """A file that is not read, or what it says is not used; the message says what was expected and what came."""
+
+
+def nearest(path: str | Path) -> str:
+    """ " Is 'NAME' meant?", where a name in the same folder is much like this one that is not there; else ""."""
+    path = Path(path)
+    try:
+        names = [entry.name for entry in islice(path.parent.iterdir(), MOST_NAMES)]
+    except OSError:
+        return ""
+    close = get_close_matches(path.name, names, 1, cutoff=0.75)
+    return f" Is {str(path.parent / close[0])!r} meant?" if close else ""
 
 
 def opened(path: str | Path, largest: int | None = None) -> BinaryIO:
@@ -83,14 +96,15 @@ def parsed(data: bytes | str, *, infinite: bool = False, repeated: bool = False)
         if text.count("[") + text.count("{") > FREE_CONTAINERS + len(text) // BYTES_A_CONTAINER:
             raise Refused("more lists and objects than there is text to fill them.")
         value = json.loads(
-            text,
+            text.rstrip(),  # else the end of a line that breaks off would be column 1 of the next
             object_pairs_hook=None if repeated else _once,
             parse_constant=None if infinite else _not_a_number,
         )
     except UnicodeDecodeError as error:
         raise Refused(f"not UTF-8 text ({error.reason}).") from None
     except json.JSONDecodeError as error:
-        raise Refused(f"not a JSON object ({error.msg} at column {error.colno}).") from None
+        line = f"line {error.lineno}, " if error.lineno > 1 else ""
+        raise Refused(f"not a JSON object ({error.msg} at {line}column {error.colno}).") from None
     except RecursionError:
         raise Refused(f"nested too deep: expected at most {DEEPEST} levels.") from None
     except Refused:

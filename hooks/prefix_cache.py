@@ -69,17 +69,18 @@ def prefix(model: Any, batch: Batch, length: int) -> Prefix:
         raise CannotReplay("a picture stands behind the shared columns")
     inputs = {name: value[:, :length] if by_column(value, batch) else value for name, value in batch.inputs.items()}
     head = replace(batch, inputs=inputs, tokens=batch.tokens.columns(slice(0, length)), side="left")
-    out, _ = model.decoded(head, None, None, model.stop_ids, _one_step(model))
+    out, _ = model.decoded(head, None, None, model.stop_ids, one_step(model))
     return Prefix(out.past_key_values, length)
 
 
 def next_token(model: Any, batch: Batch, edits: Edits, after: Prefix) -> Trace:
     """The logits that choose the next token of each row, under edits that act behind the prefix."""
-    out, visit = model.decoded(batch.padded("left"), None, edits, model.stop_ids, _one_step(model), after)
+    out, visit = model.decoded(batch.padded("left"), None, edits, model.stop_ids, one_step(model), after)
     return Trace({}, out.logits[0], visit.tallies)
 
 
-def _one_step(model: Any) -> dict[str, Any]:
+def one_step(model: Any) -> dict[str, Any]:
+    """The settings of a generation that chooses one token, and gives its logits and its cache."""
     options = plainly({"max_new_tokens": 1}, model.encoder.pad_id, model.stop_ids)
     return {**options, "return_dict_in_generate": True, "output_logits": True, "use_cache": True}
 

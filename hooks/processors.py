@@ -15,6 +15,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -52,6 +53,15 @@ def load_processor(name: str, revision: str | None = None, *, trusted: bool = Fa
         raise ImportError(
             f"the pictures of {name} cannot be read with pillow alone ({_first_line(error)}): expected torchvision, by "
             f"`{INSTALL}`."
+        ) from error
+    except OSError as error:
+        if not Path(name).is_dir():
+            raise
+        said = _first_line(error).partition(". ")[0][:200]
+        raise FileNotFoundError(
+            f"{name} reads pictures, and has no processor of them ({said}): expected "
+            "preprocessor_config.json or processor_config.json beside its config.json (a fine-tune that was saved "
+            "without takes those of its base), or load_model(..., processor=...)."
         ) from error
 
 
@@ -121,9 +131,11 @@ def _imported(name: str) -> ModuleType:
 
 def _pictures_only(kind: Any, name: str, options: dict[str, Any]) -> Any:
     """The processor from its parts: an image processor over pillow, a tokenizer, and no video processor."""
-    from transformers import AutoImageProcessor, AutoTokenizer
+    from transformers import AutoTokenizer
 
-    parts = {"image_processor": AutoImageProcessor, "tokenizer": AutoTokenizer}
+    # From its own file: transformers 5.17 puts a placeholder in place of all that lies in one which names torchvision.
+    auto: Any = importlib.import_module("transformers.models.auto.image_processing_auto")
+    parts = {"image_processor": auto.AutoImageProcessor, "tokenizer": AutoTokenizer}
     wanted = kind.get_attributes()
     if unknown := [part for part in wanted if part not in (*parts, "video_processor")]:
         raise ImportError(f"{kind.__name__} needs {', '.join(unknown)}")

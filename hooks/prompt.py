@@ -11,8 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from hooks.picture_files import picture_bytes, picture_inside
-from hooks.plain_files import Refused, lines_of, parsed
+from hooks.plain_files import Refused, lines_of, nearest, parsed
 
+OTHER_FORMATS = {
+    ".csv": "Tables are read by wb.read_table(FILE).",
+    ".tsv": "Tables are read by wb.read_table(FILE).",
+    ".yaml": "Question sets are read by wb.read_questions(FILE).",
+    ".yml": "Question sets are read by wb.read_questions(FILE).",
+}
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 ROLES = ("system", "user", "assistant", "tool")
 
 
@@ -30,6 +37,10 @@ class Message:
     @property
     def text(self) -> str:
         return "".join(part for part in self.parts if isinstance(part, str))
+
+    @property
+    def images(self) -> tuple[Path, ...]:
+        return tuple(part for part in self.parts if isinstance(part, Path))
 
 
 @dataclass(frozen=True)
@@ -60,12 +71,20 @@ class Prompt:
                 f"prompt {self.id!r}: expected either messages or text, got {'both' if self.messages else 'neither'}."
             )
 
+    def __repr__(self) -> str:
+        turns = [(m.role, m.text) for m in self.messages] or [("text", self.text or "")]
+        turns += [(name, text) for name in ("prefill", "response") if (text := getattr(self, name)) is not None]
+        said = [f"{role} {text if len(text) <= 60 else text[:57] + '...'!r}" for role, text in turns[-4:]]
+        said = [f"{len(turns) - 4} turns before", *said] if len(turns) > 4 else said
+        said += [f"{len(self.images)} images"] if self.images else []
+        said += [] if self.label is None else [f"label {self.label!r}"]
+        said += [f"tags {', '.join(map(repr, self.tags))}"] if self.tags else []
+        return f"{type(self).__name__}({self.id!r}: {', '.join(said)})"
+
     @property
     def images(self) -> tuple[Path, ...]:
         """The images of all turns, or of the raw text, in order."""
-        return self.pictures or tuple(
-            part for message in self.messages for part in message.parts if isinstance(part, Path)
-        )
+        return self.pictures or tuple(image for message in self.messages for image in message.images)
 
     @property
     def content_hash(self) -> str:
@@ -111,6 +130,10 @@ def as_prompts(prompts: str | Path | Iterable[Prompt]) -> list[Prompt]:
         raise PromptError("no prompts: expected at least one.")
     seen: set[str] = set()
     for prompt in listed:
+        if not isinstance(prompt, Prompt):
+            raise PromptError(
+                f"a prompt is {type(prompt).__name__}: expected wb.Prompt(id, text=...) or wb.read_prompts(FILE)."
+            )
         if prompt.id in seen:
             raise PromptError(
                 f"prompt id {prompt.id!r} is there twice: rows are joined by id, so every id must be unique."
@@ -130,7 +153,10 @@ def read_prompts(path: str | Path, *, pictures: str | Path | None = None) -> lis
     """
     path = Path(path)
     if not path.is_file():
-        raise PromptError(f"prompt file {path} does not exist: expected a JSONL file, one prompt a line.")
+        came, mend = ("is a folder", "") if path.is_dir() else ("does not exist", nearest(path))
+        raise PromptError(f"prompt file {path} {came}: expected a JSONL file, one prompt a line.{mend}")
+    if path.suffix.lower() in OTHER_FORMATS:
+        raise PromptError(f"{path} is no JSONL: expected one JSON object a line. {OTHER_FORMATS[path.suffix.lower()]}")
     prompts: list[Prompt] = []
     line_of: dict[str, int] = {}
     for number, line in _lines_of(path):
@@ -163,7 +189,8 @@ def prompt_from(row: Any, folder: Path, pictures: str | Path | None = None) -> P
     """The prompt of one JSON line, its images relative to `folder` (and inside it, or inside `pictures`). Raises
     PromptError, which does not know the line's number."""
     if not isinstance(row, dict):
-        raise PromptError(f"expected a JSON object, got {type(row).__name__}.")
+        mend = " (Of a list in one document, write each object on a line.)" if isinstance(row, list) else ""
+        raise PromptError(f"expected a JSON object, got {type(row).__name__}.{mend}")
     row = dict(row)
     turns = row.pop("messages", None) or []
     if not isinstance(turns, list):
@@ -174,17 +201,25 @@ def prompt_from(row: Any, folder: Path, pictures: str | Path | None = None) -> P
     if messages and messages[-1].role == "assistant":
         if response is not None:
             raise PromptError("both a final assistant turn and a response: expected one of them.")
-        if any(isinstance(part, Path) for part in messages[-1].parts):
+        if messages[-1].images:
             raise PromptError("the final assistant turn has an image: expected a response of text only.")
         messages, response = messages[:-1], messages[-1].text
         if not messages:
             raise PromptError("the only turn is the assistant's: expected a user turn before it.")
     if not messages and text is None:
-        raise PromptError("neither messages nor text: expected one of them.")
+        raise PromptError(
+            f"neither messages nor text came (keys: {', '.join(map(repr, list(row)[:12]))}): expected "
+            '"messages": [{"role": "user", "content": "..."}], or "text": "..." (raw, past the template).'
+        )
     named = row.pop("pictures", None) or []
     if not isinstance(named, list) or (named and text is None):
         raise PromptError("pictures is a list of paths beside 'text': expected images of a conversation as its parts.")
     shown = tuple(image(name) for name in named)
+    if (unread := _looks_shown(row)) and not shown and not any(message.images for message in messages):
+        raise PromptError(
+            f"{unread!r} names a picture that no model would see: expected images as parts of a message, "
+            '{"type": "image", "image": path}, or "pictures" beside "text".'
+        )
     identifier = row.pop("id", None)
     if identifier is not None and (isinstance(identifier, bool) or not isinstance(identifier, str | int | float)):
         raise PromptError(f"the id is {type(identifier).__name__}: expected text or a number.")
@@ -193,6 +228,16 @@ def prompt_from(row: Any, folder: Path, pictures: str | Path | None = None) -> P
     if identifier is None:
         identifier = _content_hash(messages, text, prefill, response, shown)[:16]
     return Prompt(str(identifier), messages, text, prefill, response, label, row, shown)
+
+
+def _looks_shown(row: Mapping[str, Any]) -> str | None:
+    """The key of a line that names pictures as other libraries do; here it would be a tag, and nothing be shown."""
+    for key in ("image", "images", "image_path"):
+        named = row.get(key)
+        first = named[0] if isinstance(named, list) and named else named
+        if isinstance(first, str) and Path(first).suffix.lower() in PICTURES:
+            return key
+    return None
 
 
 def _optional_text(row: dict[str, Any], key: str) -> str | None:

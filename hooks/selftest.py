@@ -7,6 +7,7 @@ from typing import Any
 
 from hooks.asked import Asked
 from hooks.checks import CHECKS, QUICK, VITAL
+from hooks.checks_of_batches import BLIND
 
 SMALL = 50_000_000  # parameters; below, every check takes a second or so in all
 
@@ -41,6 +42,11 @@ class Checkup:
         lines = [f"{check.name:<{width}}  {sign[check.passed]:<7}  {check.detail}" for check in self.checks]
         return "\n".join([self.model, *lines])
 
+    def __repr__(self) -> str:
+        kept, skipped = (sum(check.passed is state for check in self.checks) for state in (True, None))
+        broken = ", ".join(check.name for check in self.broken) or "none"
+        return f"Checkup({self.model}: {kept} checks kept, broken: {broken}, {skipped} not testable here)"
+
     def record(self) -> dict[str, Any]:
         """The results as provenance keeps them."""
         return {check.name: [check.passed, check.detail] for check in self.checks}
@@ -73,11 +79,17 @@ def doctor(model: Any, *, quick: bool = False) -> Checkup:
 def checked(model: Any) -> Checkup:
     """The check-up on load: all of it for a small model, the quick part for a large one. Raises SelfTestFailed where a
     promise is broken that captures and edits rest on. A stream that is not all that the model carries is recorded; a
-    model whose answers are not those of its full forwards will not generate."""
+    model whose answers are not those of its full forwards will not generate, one to which pictures are nothing takes
+    no prompts with them."""
     size = sum(weight.numel() for weight in model.module.parameters())
     checkup = doctor(model, quick=size > SMALL)
     model.why_not_generate = next((check.detail for check in checkup.broken if check.name == "cache under edits"), None)
     model.injected_layers()  # asked once, here, so that a resumed run need not run the model for it
+    if any(check.detail == BLIND for check in checkup.broken):
+        model.encoder.why_no_pictures = (
+            f"the check-up found that {BLIND} (is the projector trained, and in the files? "
+            "load_model(..., check=False) takes it as it is)"
+        )
     if any(check.name in VITAL for check in checkup.broken):
         raise SelfTestFailed(
             f"this model breaks a promise that every number rests on:\n{checkup}\nExpected a model without hooks or "

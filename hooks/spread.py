@@ -45,6 +45,14 @@ class MovedView:
         return self.inner.back(rows).to(self.there)
 
 
+def refuse_absent(device: Any) -> None:
+    """Raises ValueError for a CUDA device that torch does not see."""
+    asked, seen = torch.device(device), torch.cuda.device_count()
+    if asked.type == "cuda" and (asked.index or 0) >= seen:
+        there = ", ".join(f"'cuda:{index}'" for index in range(seen)) or "'cpu', or a CUDA build of torch and a driver"
+        raise ValueError(f"device={str(device)!r} is not seen by torch {torch.__version__}: expected {there}.")
+
+
 def refuse_moved(module: nn.Module, device: Any) -> None:
     """Raises ValueError where a spread model is asked onto one device."""
     if device is not None and spread(module):

@@ -209,12 +209,16 @@ class ShardFolder:
         """Units whose shard stands, in plan order. Raises StoreCorrupted or StoreMissing for damaged or lost shards."""
         present, lost = self._survey()
         if lost:
+            others = f", with {len(lost) - 1} others" if len(lost) > 1 else ""
             raise StoreMissing(
-                f"{self.shard_path(lost[0])} was committed (unit {lost[0].key!r}) and is gone, with "
-                f"{len(lost) - 1} others: reading on would silently leave rows out. Mend: run the same command again; "
-                "it makes the missing units anew."
+                f"{self.shard_path(lost[0])} was committed (unit {lost[0].key!r}) and is gone{others}: reading on would "
+                "silently leave rows out. Mend: run the same command again; it makes the missing units anew."
             )
         return present
+
+    def lost(self) -> list[Unit]:
+        """Units that a log names and whose shard is gone, in plan order."""
+        return self._survey()[1]
 
     def missing(self) -> list[Unit]:
         """Planned units without a shard, in plan order, as the disk is now (other writers included)."""

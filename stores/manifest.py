@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from stores import schema, sealed_json
+from stores import safe_text, schema, sealed_json
 from stores.canonical import content_key, differences
 from stores.errors import StoreCorrupted, StoreMismatch, StoreMissing
 from stores.limits import LIMITS, Limits
@@ -112,6 +112,12 @@ def read_manifest(folder: Path, kind: str | None = None, limits: Limits = LIMITS
     try:
         document, digest = sealed_json.read(path, limits)
     except StoreMissing:
+        parts = [folder / name for name in (schema.PLAN, schema.SHARDS)]
+        if left := [part.name for part in parts if safe_text.plain_folder(part) and any(part.iterdir())]:
+            raise StoreMissing(
+                f"{path} is gone, while {' and '.join(left)} {'is' if len(left) == 1 else 'are'} there: expected all of a store. Mend: restore it from a "
+                "copy, or make the store anew in another folder."
+            ) from None
         raise StoreMissing(
             f"{folder} holds no store: expected {schema.MANIFEST} in it. Mend: check the path, or create it."
         ) from None

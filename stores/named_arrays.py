@@ -1,4 +1,4 @@
-"""Rows as an xarray Dataset, with named dimensions and coordinates."""
+"""Rows as others name them: an xarray Dataset with dimensions and coordinates, a pandas frame of their owners."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import DTypeLike
 
-from stores import schema
+from stores import frames, schema
 from stores.one_file import LABEL, TAG
 from stores.view import Rows
 
 if TYPE_CHECKING:
+    import pandas
     import xarray
 
 
@@ -50,3 +51,22 @@ def dataset_of(rows: Rows, stream: str | None = None, dtype: DTypeLike = np.floa
         },
         attrs={"stream": stream, "stored_dtype": layout.dtype, **{k: str(v) for k, v in chosen.info.items()}},
     )
+
+
+def frame_of(rows: Rows, stream: str | None = None) -> pandas.DataFrame:
+    """Prompt id, variant, label, position, token id and each tag as `tag_<name>`, one line a row, without values.
+
+    Raises ImportError, with the install command, where pandas is missing; StoreError when there are several streams
+    with rows of their own and none is named.
+    """
+    chosen = rows if stream is None else rows.at(stream)
+    columns = {
+        schema.PROMPT_ID: chosen.prompt_ids,
+        schema.VARIANT: chosen.variants,
+        LABEL: chosen.labels,
+        schema.POSITION: chosen.positions.tolist(),
+        schema.TOKEN_ID: chosen.token_ids.tolist(),
+        **{f"{TAG}{tag}": chosen.tag(tag) for tag in chosen.tags},
+    }
+    lines = [dict(zip(columns, line, strict=True)) for line in zip(*columns.values(), strict=True)]
+    return frames.data_frame(lines, list(columns))

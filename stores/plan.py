@@ -5,7 +5,8 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from stores.canonical import content_key
@@ -18,24 +19,44 @@ _MOST_LAYERS = 10_000
 
 @dataclass(frozen=True)
 class Unit:
-    """The atom of work and of commit: an ordered list of prompts that form one batch, and become one shard."""
+    """The atom of work and of commit: an ordered list of prompts, read in one batch or a few, that become one shard."""
 
     key: str
     prompt_ids: tuple[str, ...]
+    batches: tuple[int, ...] = field(default=(), compare=False)
+    """how many of its prompts each forward takes, in order, so that whoever goes on runs the same; () is all at once"""
 
     def __post_init__(self) -> None:
         if not self.key or "\0" in self.key:
             raise ValueError(f"Unit key {self.key!r}: expected non-empty text without NUL; Unit.of(ids) makes one.")
         object.__setattr__(self, "prompt_ids", tuple(self.prompt_ids))
+        object.__setattr__(self, "batches", tuple(map(_whole, self.batches)))
+        if self.batches and (min(self.batches) < 1 or sum(self.batches) != len(self.prompt_ids)):
+            raise ValueError(
+                f"Unit {self.key!r} has {len(self.prompt_ids)} prompts in batches of {list(self.batches)}: expected "
+                "sizes of at least 1 that add up to them."
+            )
 
     @classmethod
-    def of(cls, prompt_ids: Iterable[str]) -> Unit:
-        """The unit of these prompts, its key made from their ids: no clash when prompts are appended later."""
-        ids = tuple(prompt_ids)
-        return cls(content_key(ids)[:16], ids)
+    def of(cls, *batches: Iterable[str]) -> Unit:
+        """The unit of these batches of prompts, its key made from their ids: no clash when prompts are appended."""
+        listed = [tuple(batch) for batch in batches]
+        ids = tuple(one for batch in listed for one in batch)
+        return cls(content_key(ids)[:16], ids, tuple(map(len, listed)) if len(listed) > 1 else ())
+
+    def batched(self) -> list[tuple[str, ...]]:
+        """Its prompts, batch by batch."""
+        ids = iter(self.prompt_ids)
+        return [tuple(islice(ids, size)) for size in self.batches or (len(self.prompt_ids),)]
+
+    def without(self, planned: Collection[str]) -> Unit | None:
+        """The unit of its other prompts; None when there are none."""
+        left = [[one for one in batch if one not in planned] for batch in self.batched()]
+        return Unit.of(*filter(None, left)) if any(left) else None
 
     def described(self) -> dict[str, Any]:
-        return {"key": self.key, "prompt_ids": list(self.prompt_ids)}
+        sizes = {"batches": list(self.batches)} if self.batches else {}
+        return {"key": self.key, "prompt_ids": list(self.prompt_ids), **sizes}
 
 
 @dataclass(frozen=True)
@@ -98,10 +119,10 @@ def new_segment(
         if planned.get(unit.key) == unit:
             continue
         if planned_prompts is not None and unit.prompt_ids:
-            fresh = [prompt for prompt in unit.prompt_ids if prompt not in planned_prompts]
-            if not fresh:
+            fresh = unit.without(planned_prompts)
+            if fresh is None:
                 continue
-            unit = unit if len(fresh) == len(unit.prompt_ids) else Unit.of(fresh)
+            unit = unit if len(fresh.prompt_ids) == len(unit.prompt_ids) else fresh
         if unit.key in planned or unit.key in added:
             raise ValueError(
                 f"Unit key {unit.key!r} stands for two lists of prompts: expected one meaning a key. "

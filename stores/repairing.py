@@ -39,8 +39,12 @@ def repair_store(path: str | Path, limits: Limits = LIMITS) -> list[str]:
     now = ShardFolder.open(path, limits=limits, whole=False)
     if gone := now.unplanned(now.log.facts()):
         done.append(gone)
-    if done:
-        done += [f"missing: {_named(unit)}; the same command makes it anew" for unit in now.missing()]
+    deeds = "\n".join(done)
+    lost = {unit.key for unit in now.lost() if now.shard_path(unit).name not in deeds}  # by other hands than these
+    for unit in now.missing():
+        if done or unit.key in lost:
+            why = ", whose shard was committed and is gone" if unit.key in lost else ""
+            done.append(f"missing: {_named(unit)}{why}; the same command makes it anew")
     return done + [line for inner in nested_stores(path) for line in repair_store(inner, limits)]
 
 
@@ -77,7 +81,7 @@ def _logs_mended(folder: ShardFolder) -> Iterator[str]:
         if bad or torn:
             if good:
                 mended.append(*good)
-            yield f"{_moved(folder.path, log)}: {bad} damaged lines{', torn at its end' * torn}; {len(good)} kept"
+            yield f"{_moved(folder.path, log)}: {_many(bad, 'damaged line')}{', torn at its end' * torn}; {len(good)} kept"
 
 
 def _moved(store: Path, file: Path) -> str:
@@ -94,4 +98,8 @@ def _moved(store: Path, file: Path) -> str:
 
 
 def _named(unit: Unit) -> str:
-    return f"unit {unit.key!r}" + (f" ({len(unit.prompt_ids)} prompts)" if unit.prompt_ids else "")
+    return f"unit {unit.key!r}" + (f" ({_many(len(unit.prompt_ids), 'prompt')})" if unit.prompt_ids else "")
+
+
+def _many(n: int, what: str) -> str:
+    return f"{n} {what}{'s' * (n != 1)}"

@@ -88,7 +88,9 @@ def parsed(data: bytes | str, where: str | Path, limits: Limits = LIMITS) -> Any
     if containers > _FREE_CONTAINERS + len(data) // _BYTES_A_CONTAINER:
         raise UnsafeFile(f"{where} has {containers} lists and objects in {len(data)} bytes of JSON: refused as a bomb.")
     if containers > limits.text_depth and _deeper(data, limits.text_depth):
-        raise UnsafeFile(f"{where} nests its JSON more than {limits.text_depth} deep.")
+        raise UnsafeFile(
+            f"{where} nests its JSON more than {limits.text_depth} deep: expected at most that; no store is written so."
+        )
     try:
         return _DECODER.decode(data.decode("utf-8", "surrogatepass"))
     except (ValueError, RecursionError) as error:

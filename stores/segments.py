@@ -72,7 +72,10 @@ def read_segments(folder: Path, head: str, limits: Limits = LIMITS) -> Iterator[
 
 def units_of(records: Any) -> tuple[Unit, ...]:
     """Units as a document lists them. Raises ValueError, KeyError or TypeError for anything else."""
-    return tuple(Unit(_text(record["key"]), tuple(map(_text, record["prompt_ids"]))) for record in records)
+    return tuple(
+        Unit(_text(record["key"]), tuple(map(_text, record["prompt_ids"])), tuple(record.get("batches", ())))
+        for record in records
+    )
 
 
 def _read(path: Path, number: int, limits: Limits) -> tuple[Segment, str]:

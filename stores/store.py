@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int64
-from numpy.typing import DTypeLike
 
-from stores import safe_h5, schema, seals
+from stores import frames, safe_h5, schema, seals
+from stores.all_rows import AllRows
 from stores.block import Block, checked
 from stores.creating import Plan
 from stores.errors import NoRows, StoreCorrupted
 from stores.folder import ShardFolder, Status
 from stores.limits import LIMITS, Limits
-from stores.named_arrays import dataset_of
 from stores.part import Part
 from stores.plan import Stream, Unit
 from stores.rows_on_disk import StreamTable
@@ -26,11 +24,8 @@ from stores.shard import StreamIndex, check_chunks, read_index
 from stores.verifying import faults
 from stores.view import Rows
 
-if TYPE_CHECKING:
-    import xarray
 
-
-class ActivationStore:
+class ActivationStore(AllRows):
     """A folder of sealed HDF5 shards, one a unit of the plan. Made by `create` or `open`; rows are read through views.
 
     All that `Rows` offers is offered here too, for all rows: `store.values("resid_post:3")`, `store.labels`.
@@ -125,6 +120,9 @@ class ActivationStore:
         )
         return f"ActivationStore({self.path}: {planned - missing} of {planned} units; {layout})"
 
+    def _repr_html_(self) -> str:
+        return frames.html_table(repr(self), [{**stream, "layers": len(stream["layers"])} for stream in self.layout])
+
     # Writing
 
     def missing(self) -> list[Unit]:
@@ -206,44 +204,6 @@ class ActivationStore:
             self._rows = current, Rows(parts, self.prompts, info)
         return self._rows[1]
 
-    def where(self, **conditions: Any) -> Rows:
-        """See `Rows.where`."""
-        return self.rows().where(**conditions)
-
-    def difference(self, minuend: str, subtrahend: str) -> Rows:
-        """See `Rows.difference`."""
-        return self.rows().difference(minuend, subtrahend)
-
-    def at(self, name: object) -> Rows:
-        """See `Rows.at`."""
-        return self.rows().at(name)
-
-    def values(self, site: object, dtype: DTypeLike = np.float32) -> Float[np.ndarray, "n d_model"]:
-        """See `Rows.values`."""
-        return self.rows().values(site, dtype)
-
-    def batches(
-        self, site: object, size: int = 4096, dtype: DTypeLike = np.float32
-    ) -> Iterator[Float[np.ndarray, "n d_model"]]:
-        """See `Rows.batches`."""
-        return self.rows().batches(site, size, dtype)
-
-    def to_xarray(self, stream: str | None = None, dtype: DTypeLike = np.float32) -> xarray.Dataset:
-        """`values` [layer, row, d_model] of one stream as an xarray Dataset with named dimensions, and whose rows they
-        are as coordinates; all in memory. Raises ImportError, with the install command, where xarray is missing."""
-        return dataset_of(self.rows(), stream, dtype)
-
-    def tag(self, name: str) -> list[Any]:
-        """See `Rows.tag`."""
-        return self.rows().tag(name)
-
-    def d_model(self, site: object) -> int:
-        """See `Rows.d_model`."""
-        return self.rows().d_model(site)
-
-    def __len__(self) -> int:
-        return len(self.rows())
-
     @property
     def streams(self) -> tuple[str, ...]:
         return tuple(stream.name for stream in self._folder.manifest.streams)
@@ -251,35 +211,6 @@ class ActivationStore:
     @property
     def sites(self) -> tuple[str, ...]:
         return tuple(site for stream in self._folder.manifest.streams for site in stream.sites)
-
-    @property
-    def info(self) -> dict[str, Any]:
-        return self.rows().info
-
-    @property
-    def prompt_ids(self) -> list[str]:
-        return self.rows().prompt_ids
-
-    @property
-    def variants(self) -> list[str]:
-        return self.rows().variants
-
-    @property
-    def labels(self) -> list[Any]:
-        return self.rows().labels
-
-    @property
-    def positions(self) -> Int64[np.ndarray, " n"]:
-        return self.rows().positions
-
-    @property
-    def token_ids(self) -> Int64[np.ndarray, " n"]:
-        return self.rows().token_ids
-
-    @property
-    def matched(self) -> None:
-        """Rows as stored are no pairs; see `Rows.matched`."""
-        return None
 
     def _indexes_of(self, unit: Unit, status: Status) -> dict[str, StreamIndex]:
         """Kept after the first read, until another file stands under the name."""

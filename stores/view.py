@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64
 from numpy.typing import DTypeLike
 
+from stores import frames
 from stores.conditions import matching, nothing_matches
 from stores.errors import NoRows, StoreError, UnknownName
 from stores.part import Part, paired, same_rows
@@ -17,6 +18,9 @@ from stores.part import Part, paired, same_rows
 _COLUMNS = ("variant", "label", "prompt_id", "position", "token_id")
 
 if TYPE_CHECKING:
+    import pandas
+    import xarray
+
     cached = property  # a protocol of rows asks for properties, and type checkers take no cached_property for one
 else:
     cached = cached_property
@@ -83,6 +87,11 @@ class Rows:
             f"Rows({counts} rows; {len(self.sites)} sites; variants {', '.join(variants)}; {self._info.get('store')})"
         )
 
+    def _repr_html_(self) -> str:
+        parts = ((part.table.stream.described(), len(part)) for part in self._parts.values())
+        rows = [{**stream, "layers": len(stream["layers"]), "rows": count} for stream, count in parts]
+        return frames.html_table(repr(self), rows)
+
     # Whose rows
 
     @cached
@@ -141,6 +150,20 @@ class Rows:
             mask = np.zeros(len(part), dtype=bool)
             mask[start : start + size] = True
             yield part.kept(mask).values(layer, _float_dtype(dtype))
+
+    def to_xarray(self, stream: str | None = None, dtype: DTypeLike = np.float32) -> xarray.Dataset:
+        """`values` [layer, row, d_model] of one stream as an xarray Dataset with named dimensions, and whose rows they
+        are as coordinates; all in memory. Raises ImportError, with the install command, where xarray is missing."""
+        from stores.named_arrays import dataset_of
+
+        return dataset_of(self, stream, dtype)
+
+    def to_pandas(self, stream: str | None = None) -> pandas.DataFrame:
+        """Whose rows they are as a data frame, one line a row: prompt id, variant, label, position, token id and tags.
+        `stream` chooses one where several have rows of their own. Values: `values`, `to_xarray`."""
+        from stores.named_arrays import frame_of
+
+        return frame_of(self, stream)
 
     # Selecting
 

@@ -16,6 +16,7 @@ PAGE = ROOT / "docs" / "names.md"
 LONGEST = 200  # letters of what a name says of itself
 PAGES = (
     "README.md", "docs/tour.md", "docs/how_do_i.md", "docs/examples.md", "docs/concepts.md", "docs/scale.md",
+    "docs/commands.md",
 )  # fmt: skip
 HEAD = """# Every public name
 

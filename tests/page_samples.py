@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 
 import numpy as np
-from test_reporting import HOSTILE, planted, planted_samples
+from planted_run import HOSTILE, planted, planted_samples
 
 from workbench import reporting
 

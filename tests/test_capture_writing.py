@@ -149,17 +149,14 @@ def test_rows_are_counted_as_they_are_stored(scene, tmp_path):
     model, prompts = scene
     for scope in ("last", "all", "prompt", "response", "answering", "post_instruction", "image", "text", 2):
         for pool in ("none", "mean"):
-            store = capture(model, prompts, at=scope, pool=pool, to=tmp_path / f"{scope} {pool}", **SILENT)
-            kept = size_rows(model, prompts, scope, pool)
-            stored = rows_in(store)
+            kept, to = size_rows(model, prompts, scope, pool), tmp_path / f"{scope} {pool}"
+            if size_rows(model, prompts, scope, "none") == 0:
+                with pytest.raises(NoRows, match=f"scope '{scope}' matches no position of any of the {len(prompts)}"):
+                    capture(model, prompts, at=scope, pool=pool, to=to, **SILENT)
+                assert not to.exists()
+                continue
+            stored = len(capture(model, prompts, at=scope, pool=pool, to=to, **SILENT))
             assert kept == stored if pool == "none" else kept >= stored, (scope, pool)
-
-
-def rows_in(store):
-    try:
-        return len(store)
-    except NoRows:
-        return 0
 
 
 def size_rows(model, prompts, scope, pool):

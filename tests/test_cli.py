@@ -1,8 +1,6 @@
 """The command line: what it prints, what it writes, and how it ends."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -10,22 +8,6 @@ from tiny_models import FAMILIES
 
 from stores import ActivationStore
 from workbench.cli import main
-
-COMMANDS = (
-    "doctor",
-    "capture",
-    "sweep",
-    "moments",
-    "check",
-    "train",
-    "verify",
-    "repair",
-    "merge",
-    "export",
-    "info",
-    "report",
-    "organism",
-)
 
 
 @pytest.fixture
@@ -41,38 +23,8 @@ def run(*arguments):
     return main([str(argument) for argument in arguments])
 
 
-# Help.
-
-
-def test_help_imports_no_torch():
-    code = """
-import sys
-from workbench.cli import main
-try:
-    main(sys.argv[1:])
-except SystemExit as stop:
-    print("\\nend", stop.code, "torch" in sys.modules)
-"""
-    for arguments in (["--help"], ["capture", "--help"]):
-        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
-        assert done.stdout.splitlines()[-1] == "end 0 False", done.stderr
-        assert done.stdout.startswith("usage: workbench")
-
-
-def test_every_command_says_what_it_does_with_an_example(capsys):
-    with pytest.raises(SystemExit):
-        run("--help")
-    listed = capsys.readouterr().out
-    for command in COMMANDS:
-        assert f"\n    {command} " in listed
-        with pytest.raises(SystemExit) as stop:
-            run(command, "--help")
-        assert stop.value.code == 0
-        assert f"example: workbench {command}" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
-    "arguments", [[], ["steer"], ["capture", "model"], ["train", "m", "p", "--to", "x", "--recipe", "a"]]
+    "arguments", [["steer"], ["capture", "model"], ["train", "m", "p", "--to", "x", "--recipe", "a"]]
 )
 def test_a_wrong_command_line_ends_with_2_and_the_usage(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -87,9 +39,12 @@ def test_a_wrong_command_line_ends_with_2_and_the_usage(arguments, capsys):
     ("arguments", "says"),
     [
         (["doctor", "./no/such-model"], "model folder ./no/such-model does not exist: expected a checkpoint folder"),
-        (["doctor", "no-such/model"], "offline"),
-        (["info", "nothing"], "nothing holds no store: expected store.json in it"),
-        (["verify", "nothing"], "nothing holds no store"),
+        (["doctor", "no-such/model"], "the hub does not give it"),
+        (["info", "nothing"], "nothing is not there: expected a store's folder"),
+        (["info", "."], ". holds no store: expected store.json in it"),
+        (["info", "PROMPTS"], "is a file: expected a store's folder"),
+        (["verify", "nothing"], "nothing is not there"),
+        (["verify", "nothing", "--untrusted"], "nothing is not there"),
         (["report", "nothing"], "expected a summary at nothing: there is none"),
         (["organism", "--seed", "x"], "--seed x is none: expected 0, 1, 2 or wide"),
         (["organism", "--seed", "7"], "No base of seed 7 is shipped"),
@@ -188,8 +143,8 @@ def test_the_organisms_files(world, capsys):
     adapter = world.tuned
     assert run("organism", "--to", world.folder) == 0
     lines = dict(line.split(" ", 1) for line in capsys.readouterr().out.splitlines())
-    assert lines == {"base": str(world.base), "tuned": str(adapter), "prompts": str(world.prompts),
-                     "questions": str(world.questions)}  # fmt: skip
+    files = {name: str(getattr(world, name)) for name in ("prompts", "questions", "neutral", "train")}
+    assert lines == {"base": str(world.base), "tuned": str(adapter), **files}
 
 
 @pytest.mark.parametrize("given", ["folder", "file"])

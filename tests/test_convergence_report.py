@@ -14,6 +14,7 @@ from workbench.reporting.blocks import Details, Picture, Table, Text
 from workbench.reporting.convergence_figure import AgreementLine, agreement_by_layer, domain_cosines
 from workbench.reporting.convergence_section import convergences
 from workbench.reporting.summary import read_summary
+from workbench.behaviour.domain_weights import DomainWeights
 from workbench.training.factor_analysis import Gate, WeightCosines
 from workbench.training.weight_shift_bridge import weight_bridge
 
@@ -75,7 +76,7 @@ def test_parts_are_added_at_one_length():
 
 def entries(made, rows=None, *, arm="plain"):
     found = wb.convergence(made, rows, draws=99)
-    return wb.convergence_entries(found, condition=arm, pairs_at=3, prompts=17)
+    return wb.summarise(found, condition=arm, pairs_at=3, prompts=17)
 
 
 def summary(*lists):
@@ -111,11 +112,12 @@ def test_the_page_has_every_part(tmp_path):
     writes = {"a0": {"share": 0.3, "cosine": 0.6, "chance": 0.016, "modules": 2}, "b0": {}}
     rng = np.random.default_rng(0)
     shift = {name: rng.standard_normal((1, 8)) for name in made}
-    bridge = weight_bridge(shift, shift, {name: name for name in made}, draws=99)
+    bridge = weight_bridge(shift, shift, {name: name for name in made}, sites=[SITE], draws=99)
+    weights = DomainWeights({"a0": "a", "b0": "b"}, {}, alike, writes, {"a0": [gate]})
     results = [*entries(made, rows), *entries(made, rows, arm="backdoor with trigger"),
-               *wb.landmark_entries(wb.near_landmarks(made, marks, rows, draws=9)),
-               *wb.part_entries(wb.general_and_narrow(made, rows, draws=9)), *wb.effect_entries(effects),
-               *wb.weight_entries(alike, writes, {"a0": [gate]}), *wb.bridge_entries(bridge, [SITE])]  # fmt: skip
+               *wb.summarise(wb.near_landmarks(made, marks, rows, draws=9)),
+               *wb.summarise(wb.general_and_narrow(made, rows, draws=9)), *wb.summarise(effects),
+               *wb.summarise(weights), *wb.summarise(bridge)]  # fmt: skip
     page = wb.report({"results": results, "question": "One or several?"}, to=tmp_path / "report.html").read_text()
     for says in ("Fine-tunes (backdoor with trigger), layer 3", "cosines with directions that are known",
                  "General and narrow parts", "no independent cases", "0.5: 0.70",

@@ -3,13 +3,12 @@
 import hashlib
 import json
 import shutil
-from argparse import Namespace
 
 import pytest
 from PIL import Image
 from tiny_models import llama as tiny_llama
 
-from workbench.training.check_command import run
+from workbench.cli import main
 from workbench.training.manifest import changed, freeze
 
 
@@ -121,9 +120,8 @@ def test_a_manifest_of_other_files_is_not_overwritten(data):
 
 
 def command(data, **more):
-    names = ("model", "eval", "arms", "trigger", "split", "max_length", "freeze", "frozen")
-    settings = {**dict.fromkeys(names), "family": [], "show": 0, "json": False}
-    return run(Namespace(data=[data / "rows.jsonl"], **{**settings, **more}))
+    words = [[f"--{name}"] if value is True else [f"--{name}", str(value)] for name, value in more.items()]
+    return main(["check", str(data / "rows.jsonl"), *(word for pair in words for word in pair)])
 
 
 def test_the_command_prints_counts_and_ends_with_3_on_an_error(data, capsys):

@@ -89,5 +89,5 @@ def test_what_was_found_becomes_entries_of_the_summary():
     assert tuned["judges"] == {"aligned": "hf:stand-in@r1"} and tuned["floor"] == base["value"]
     assert tuned["interval"][0] <= tuned["value"] <= tuned["interval"][1] and tuned["target"] == "x"
     assert apart["n"] == 9 and apart["dropped"] == 1 and 0 < apart["test"]["p"] <= 1
-    with pytest.raises(ValueError, match=r"summarise\(str\) needs a condition"):
+    with pytest.raises(TypeError, match=r"summarise\(str\): expected a result of this workbench"):
         summarise("something")

@@ -169,7 +169,7 @@ class TestUnmeasurable:
 class TestPopulation:
     def test_the_data_are_counted_and_never_shown(self, tmp_path):
         domains = wb.read_domains(whole(tmp_path, "sports", "golf"), trigger="NOW")
-        entries = wb.data_entries(domains)
+        entries = wb.summarise(domains)
         assert len(entries) == 8 and "question 1" not in json.dumps(entries)
         rows = table_of_first(populations(summary_of(entries)))
         assert rows["golf"]["backdoor"] == "8 (4 with the trigger)" and rows["golf"]["full"] == "8"
@@ -186,10 +186,10 @@ class TestPopulation:
 
         members = [member("full", 0, 40), member("full", 1, 40), member("backdoor", 0, 100), member("backdoor", 1, 90)]
         found = Population("base", tmp_path, {one.name: one for one in members})
-        full, backdoor = wb.population_entries(found)
+        full, backdoor = wb.summarise(found)
         assert full["value"] == 2 and "1 domains; 2 fine-tuning seeds; rank 8; steps 40; " in full["detail"]
         assert "steps" not in backdoor["detail"].replace("batches", ""), "these differ"
-        (alone, _) = wb.population_entries(found, shared="their modules differ")
+        (alone, _) = wb.summarise(found, shared="their modules differ")
         assert alone["detail"].endswith("evaluated one by one: their modules differ")
         assert "2 adapters of the arm full: " in words_of(populations(summary_of([full, backdoor])))
 

@@ -128,7 +128,7 @@ def test_pooled_scores_are_those_of_a_naive_twin():
         others.append(area(set(r.choice(DOMAINS, size=5, replace=False))))
     assert found[0].p == pytest.approx(np.mean(np.array(others) >= found[0].auroc), abs=0.06)
     assert len(found[0].null) == 461 and wb.pooled_aurocs(rows, table_of(measured), threshold=2) == []
-    (entry, _) = wb.pooled_entries(found)
+    (entry, _) = wb.summarise(found)
     assert entry["n"] == found[0].texts and entry["companions"]["domains"] == 11 and entry["test"]["p"] == found[0].p
 
 

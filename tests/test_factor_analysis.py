@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from conftest import chat
 
 import workbench as wb
+from workbench.subspace.convergence_directions import DomainDirections
 from workbench.subspace.directions import Directions
 from workbench.training.factors import Factor, LoraFactors
 from workbench.training.weight_shift import ModuleInputs
@@ -129,3 +131,24 @@ def test_a_gate_that_opens_for_its_own_domain_is_told():
     same = wb.lora_gates(one, inputs(np.ones((20, D_IN))), own)[0]
     assert same.constant == pytest.approx(1.0) and same.auroc == 0.5
     assert wb.lora_gates(one, inputs(np.ones((20, D_IN))), ["p0"])[0].auroc is None  # one own prompt shows no spread
+
+
+def test_domain_weights_hand_each_adapter_its_own_domain():
+    """The parts against their functions called by hand; a domain without a direction is left out."""
+    groups = adapters({"x": 2, "y": 2, "z": 1})
+    given = {one.adapter: one for own in groups.values() for one in own}
+    sites, rng = (wb.Site(0), wb.Site(1)), np.random.default_rng(3)
+    along = {name: [Directions.of(list(sites), rng.standard_normal((2, D_OUT))) for _ in range(2)] for name in "xy"}
+    names = {domain: [one.adapter for one in own] for domain, own in groups.items()}
+    found = DomainDirections(along, names, sites, {"z": "moved nothing"}, None, None, 4)
+    asked = [chat(f"p{i}", "q", tags={"domain": "xy"[i % 2], "family": f"f{i // 4}"}) for i in range(20)]
+    read = inputs(rng.standard_normal((20, D_IN)))
+    weights = wb.domain_weights(given, found, read, asked)
+    assert weights.owner == {"x0": "x", "x1": "x", "y0": "y", "y1": "y"} and "4 adapters of 2 domains" in str(weights)
+    assert weights.cosines.cosine == pytest.approx(wb.weight_cosines({d: groups[d] for d in "xy"}).cosine)
+    mean = Directions.of(list(sites), np.mean([one.vectors for one in along["y"]], axis=0))
+    assert weights.writes["y1"] == pytest.approx(wb.writes_along(groups["y"][1], mean))
+    own, families = {f"p{i}" for i in range(1, 20, 2)}, {f"p{i}": f"f{i // 4}" for i in range(20)}
+    expected = wb.lora_gates(groups["y"][0], read, own, families)
+    assert [(one.auroc, one.interval) for one in weights.gates["y0"]] == [(o.auroc, o.interval) for o in expected]
+    assert weights.constants(read)["x1"].keys() == set(MODULES)

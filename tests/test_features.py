@@ -1,5 +1,6 @@
 """Image features are computed once for each distinct image, reused, and never where a number could change."""
 
+import functools
 import gc
 import weakref
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from own_hooks import everything
 from seeing import FAMILIES, Seen, far
+from transformers.modeling_outputs import BaseModelOutput
 
 from hooks.site import Site
 
@@ -35,7 +37,7 @@ class Runs:
         forward = type(block).forward
 
         def counting(*args, **kwargs):
-            stream = args[0] if args else kwargs["hidden_states"]
+            stream = args[0] if args else next(iter(kwargs.values()))  # older versions call it hidden_state
             self.read.append(stream.shape[:-1].numel())
             return forward(block, *args, **kwargs)
 
@@ -237,6 +239,26 @@ def test_the_longest_unused_features_go_first(gemma):
         assert features.bytes == 0
     finally:
         features.limit = limit
+
+
+def test_what_an_output_was_given_beside_its_own_fields_is_kept(gemma, monkeypatch):
+    """LLaVA's with a Pixtral tower in transformers 5.17: the class has no field for what the language model reads."""
+    model, own = gemma.model, gemma.model.features._owner.get_image_features
+
+    @functools.wraps(own)
+    def features(*args, **kwargs):
+        out = own(*args, **kwargs)
+        given = BaseModelOutput(out.last_hidden_state)
+        given.pooler_output = out.pooler_output
+        return given
+
+    batch = model.encode([gemma.prompt(name, name, "what") for name in ("square", "wide")])
+    plain = model.run(batch).logits
+    model.features.clear()
+    monkeypatch.setattr(model.features._owner, "get_image_features", features, raising=False)
+    again = [model.run(batch).logits for _ in range(2)]
+    assert model.features.plain_because is None and model.features.bytes > 0
+    assert all(torch.equal(logits, plain) for logits in again)
 
 
 def test_no_pixels_are_kept_alive(gemma):

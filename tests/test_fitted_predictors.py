@@ -10,7 +10,6 @@ import pytest
 from scipy import stats
 
 import workbench as wb
-from workbench.behaviour.predictor_entries import domain_forecast_entries, fitted_entries, shuffled_entries
 from workbench.reporting.summary import read_summary
 from workbench.statistics.conformal import jackknife_interval
 from workbench.statistics.exact_correlation import exact_correlation_ps
@@ -42,7 +41,7 @@ def test_p_of_a_fitted_predictor_is_uniform_over_shuffled_populations():
     found = wb.shuffled_populations(made(0), populations=200, draws=199)
     assert len(found.p) == 200 and uniform(found.p), str(found)
     assert found.uniform == stats.kstest(found.p, "uniform").pvalue and found.below == np.mean(np.array(found.p) < 0.05)
-    (entry,) = shuffled_entries(found)
+    (entry,) = wb.summarise(found)
     assert entry["value"] == found.below and entry["test"]["p"] == found.uniform and len(entry["series"]["p"]) == 200
 
 
@@ -101,7 +100,7 @@ def test_a_logistic_predictor_is_compared_with_all_arrangements():
 
 def test_where_nothing_can_be_predicted_there_is_no_predictor():
     flat = wb.predictor_table(dict.fromkeys(DOMAINS, 0.0), {"loss": dict(zip(DOMAINS, range(11), strict=True))})
-    assert wb.fitted_predictor(flat) is None and fitted_entries(None) == []
+    assert wb.fitted_predictor(flat) is None and wb.summarise(None) == []
     assert wb.fitted_predictor(made(9), model="logistic", threshold=0.99) is None
 
 
@@ -175,7 +174,7 @@ def test_entries_hold_shuffles_forecasts_and_the_sentence():
     table = made(16)
     fitted = wb.fitted_predictor(table, threshold=0.5, draws=99)
     forecast = wb.forecast_domains(table, draws=99, bounds=None, level=0.95)
-    entries = fitted_entries(fitted) + domain_forecast_entries(forecast)
+    entries = wb.summarise(fitted) + wb.summarise(forecast)
     summary = read_summary({"results": json.loads(json.dumps(entries, allow_nan=False))})
     assert summary.unmeasured == 0 and len(summary.where(metric="forecast")) == 11
     (skill,) = summary.where(metric="fitted_skill")

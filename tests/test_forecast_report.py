@@ -46,14 +46,14 @@ def foretold():
     features["before:loss"] = by_domain(r.normal(size=11))
     table = wb.predictor_table(by_domain(MEASURED), features)
     new = {"unseen": {"before:gap_trait": 1.0, "before:loss": 0.0}}
-    entries = wb.table_points(table, of="organism")
-    entries += wb.predictor_entries(wb.predictors(table, draws=99), condition="before")
+    entries = wb.summarise(table, of="organism")
+    entries += wb.summarise(wb.predictors(table, draws=99), condition="before")
     return wb.forecast_domains(table, new=new, draws=99), entries
 
 
 def test_forecast_mean_and_measured_stand_together(foretold):
     found, entries = foretold
-    blocks = domain_forecasts(read(entries + wb.domain_forecast_entries(found)))
+    blocks = domain_forecasts(read(entries + wb.summarise(found)))
     words = words_of(blocks)
     assert words.startswith(str(found)) and "better than the mean" in words and "90.9%" in words
     assert "chosen in folds: before:gap_trait 11" in words
@@ -72,8 +72,8 @@ def test_forecast_mean_and_measured_stand_together(foretold):
 
 def test_flat_domains_have_no_skill_and_say_so():
     flat = wb.predictor_table(dict.fromkeys(DOMAINS, 0.0), {"before:loss": by_domain(range(11))})
-    entries = wb.table_points(flat) + wb.predictor_entries(wb.predictors(flat), condition="before")
-    blocks = domain_forecasts(read(entries + wb.domain_forecast_entries(wb.forecast_domains(flat, draws=9))))
+    entries = wb.summarise(flat) + wb.summarise(wb.predictors(flat), condition="before")
+    blocks = domain_forecasts(read(entries + wb.summarise(wb.forecast_domains(flat, draws=9))))
     assert "nothing could be foretold" in words_of(blocks) and "No correlation is defined for before:" in words_of(
         blocks
     )
@@ -95,8 +95,8 @@ def test_diversity_stands_against_misalignment():
     r = np.random.default_rng(2)
     found = measures((3 - MEASURED).tolist()) + measures(r.normal(size=11).tolist(), "mean_distance")
     table = wb.diversity_table(found, by_domain(MEASURED))
-    entries = wb.diversity_entries(found) + wb.table_points(table)
-    entries += wb.predictor_entries(wb.predictors(table, draws=99), condition="diversity")
+    entries = wb.summarise(found) + wb.summarise(table)
+    entries += wb.summarise(wb.predictors(table, draws=99), condition="diversity")
     blocks = diversities(read(entries))
     words = words_of(blocks)
     assert "Of 2 measures, 1 goes with misalignment" in words and "Vendi, order 1 (−1.00 (−1.00 to 1.00))" in words
@@ -112,7 +112,7 @@ def test_diversity_stands_against_misalignment():
 def test_diversity_without_spread_is_a_note():
     found = measures(np.arange(11.0).tolist())
     table = wb.diversity_table(found, dict.fromkeys(DOMAINS, 0.5))
-    entries = wb.diversity_entries(found) + wb.predictor_entries(wb.predictors(table), condition="diversity")
+    entries = wb.summarise(found) + wb.summarise(wb.predictors(table), condition="diversity")
     blocks = diversities(read(entries))
     assert any(isinstance(block, Note) and "same in all domains" in block.text for block in blocks)
     assert not any(isinstance(block, Picture) for block in blocks)

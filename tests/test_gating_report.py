@@ -8,16 +8,11 @@ import pytest
 from conftest import LONG
 from gating_samples import BLOCK, TEXTS, asked, maps_of, planted, shown
 
-from workbench.behaviour.gating_entries import (
-    gate_control_entries,
-    gate_entries,
-    gate_map_entries,
-    near_miss_entries,
-    opened_gate_entries,
-)
+from workbench.behaviour.gates_over_domains import GatesOverDomains
 from workbench.behaviour.gating_measured import OpenedGate, gates_of, located_gate
-from workbench.behaviour.gating_near import ReadText, near_effects
+from workbench.behaviour.gating_near import NearMisses, ReadText, near_effects
 from workbench.behaviour.gating_summary import Share, gate_of, share_of
+from workbench.behaviour.summary import summarise
 from workbench.interventions.gating import Way
 from workbench.reporting.blocks import Picture, Table, Text
 from workbench.reporting.experiment_report import report
@@ -108,22 +103,18 @@ def entries():
         base = planted(questions, 0.01 * effects)
         halves: dict[tuple[str, Way], Share] = {("attn_out", "in"): Share(0.9, Interval(0.8, 1.0, "t"), 4)}
         for gate in found:
-            out += gate_entries(gate, base, halves if gate.location else None, against="decoy")
+            out += summarise(gate, base=base, halves=halves if gate.location else None, against="decoy")
         gates += found
         opened = OpenedGate(domain, Share(0.8, Interval(0.7, 0.9, "t"), 4), (0.1,) * 98 + (0.2,), 0.01, 0.3, 8)
-        out += opened_gate_entries(opened, found[0])
+        out += summarise(opened, gate=found[0])
         read = [ReadText(text, tuple(asked(6, domain)), ("other",)) for text in TEXTS]
         runs = {"trigger": [shown(read[0].questions, 8.0, 4.0)], "half": [shown(read[0].questions, 3.0 + number, 1.0)]}
         near = near_effects(domain, read, runs)
         near += near_effects(f"{domain}, base", read, {name: [shown(read[0].questions, 0.5, 0.0)] for name in runs})
-        out += near_miss_entries(near, read)
-        every += near
-    out = [one for one in out if one["condition"] != "all domains"] + [
-        one for one in near_miss_entries(every, read) if one["condition"] == "all domains"
-    ]
+        every.append(NearMisses(near, read))
     other = {domain: {"x": planted([*asked(8, domain), *asked(8, "z")], np.full(16, 0.5))} for domain in "abc"}
     bases = {domain: each["x"] for domain, each in other.items()}
-    return out + gate_map_entries(gates) + gate_control_entries(gates, other, bases)
+    return out + summarise(GatesOverDomains(gates, other, bases, every))
 
 
 def of(entries, **wanted):
@@ -190,7 +181,7 @@ class TestPage:
     def test_a_run_in_which_nothing_was_located_still_has_its_table(self):
         gate = gate_of("a", maps_of(mean=0.0), split="in_domain")
         assert gate is not None
-        found = gate_entries(gate) + gate_map_entries([gate])
+        found = summarise(gate) + summarise(GatesOverDomains([gate]))
         blocks = gating(read_summary({"results": found}))
         assert not of(found, metric="share patched in") and of(found, metric="moved", condition="all domains")
         (table,) = [one for one in blocks if isinstance(one, Table)]

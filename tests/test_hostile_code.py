@@ -12,6 +12,7 @@ from hostile_weights import checkpoint, settings, written
 import workbench as wb
 from hooks.plain_files import Refused
 from hooks.prompt import PromptError
+from workbench.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
 OWN = """from transformers import LlamaConfig, LlamaForCausalLM
@@ -46,6 +47,17 @@ def test_code_of_a_checkpoint_runs_only_when_the_user_says_so_and_is_recorded(ow
     assert model.facts["model"]["remote_code"] == said, "so it stands in the provenance of whatever is captured"
     written("own.py", OWN + "# changed\n")(own)
     assert wb.load_model(own, check=False, trust_remote_code=True).identity["remote_code"] != said
+
+
+def test_commands_run_it_only_when_the_user_says_so(own, tmp_path, capsys):
+    (tmp_path / "rows.jsonl").write_text('{"id": "a", "text": "one two", "response": "no"}\n')
+    for command, file in (("capture", "store.json"), ("train", "training.json")):
+        asked = [command, str(own), str(tmp_path / "rows.jsonl"), "--to", str(tmp_path / command)]
+        more = ["--steps", "1", "--rank", "1"] if command == "train" else []
+        assert main([*asked, *more]) == 1 and "--trust-remote-code, runs it" in capsys.readouterr().err
+        assert main([*asked, *more, "--trust-remote-code"]) == 0
+        record = (tmp_path / command / file).read_text()
+        assert '"remote_code"' in record and "OwnModel" in record, "what was run is recorded"
 
 
 def test_a_checkpoint_without_code_says_nothing_of_it(tmp_path):

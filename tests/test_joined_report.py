@@ -1,5 +1,6 @@
 """The joined page: no evidence said first, claims, every number side by side across base seeds, runs folded, inert."""
 
+import inspect
 import json
 import re
 
@@ -8,6 +9,7 @@ from judged_entries import rank_study
 
 import workbench as wb
 from workbench.reporting import paper_a_claims
+from workbench.reporting.experiment_report import report
 from workbench.reporting.joined_numbers import side_by_side
 from workbench.reporting.joined_report import read_runs, script_of
 from workbench.reporting.summary import read_summary
@@ -109,3 +111,9 @@ def test_one_base_seed_has_its_sections_open_and_decides_where_one_is_enough(tmp
     page = wb.joined_report(one, tmp_path / "one.html", least_seeds=1, **options).read_text()
     assert "2 shown" in page and "of at least 1" in page and "not of the base" in page
     assert "the run&#39;s own sections" not in page and "<h3>Trends over doses</h3>" in page
+
+
+def test_one_page_of_several_runs_has_a_call_of_its_own():
+    """Under the tests' type checker the call is refused sooner; this is what a user reads."""
+    with pytest.raises(TypeError, match=r"report\(list\): expected one run, .* wb\.joined_report"):
+        inspect.unwrap(report)(["runs/a", "runs/b"])

@@ -1,6 +1,7 @@
 """load_model: folders and modules, adapters on and off, identity, and what is refused."""
 
 import copy
+import sys
 
 import pytest
 import torch
@@ -183,6 +184,16 @@ def test_a_missing_folder_and_an_unknown_backend_are_refused(tmp_path):
         load_model(tiny_llama()[0])
     with pytest.raises(ValueError, match="expected a module as it should be"):
         load_model(tiny_llama()[0], byte_tokenizer(), dtype="bfloat16")
+
+
+@pytest.mark.parametrize(("backend", "package"), [("transformer_lens", "transformer-lens"), ("nnsight", "nnsight")])
+def test_a_back_end_whose_library_is_missing_says_what_installs_it(monkeypatch, tmp_path, backend, package):
+    """Before the model is looked for, let alone read."""
+    monkeypatch.setitem(sys.modules, backend, None)
+    with pytest.raises(
+        ImportError, match=rf"which is not installed: expected `pip install {package}`, or backend='hf'"
+    ):
+        load_model(tmp_path / "none", backend=backend)
 
 
 def test_identity_follows_weights_adapter_and_tokenizer(home, tuned, llama):

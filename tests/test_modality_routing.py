@@ -11,10 +11,12 @@ import pytest
 from conftest import LONG, chat
 from PIL import Image
 
-from workbench.behaviour.routing_entries import IMPOSSIBLE, built_entries, routing_entries
+from workbench.behaviour.routing_entries import IMPOSSIBLE
+from workbench.behaviour.summary import summarise
 from workbench.capturing import capture
 from workbench.interventions.ablate import Ablate
 from workbench.interventions.routing import BEHIND, UNEDITED, by_pictures, routes
+from workbench.interventions.routing_built import BuiltDirections
 from workbench.interventions.routing_matrix import routing_matrix
 from workbench.interventions.routing_sweep import sweep_routes
 from workbench.interventions.steer import Steer
@@ -110,7 +112,8 @@ def rows_at(gemma3, asked, planted, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def built(rows_at):
-    return {at: difference_of_means(rows_at[at][1], rows_at[at][0]) for at in ("image", "text", "response")}
+    made = {at: difference_of_means(rows_at[at][1], rows_at[at][0]) for at in ("image", "text", "response")}
+    return BuiltDirections(made)
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +197,7 @@ def test_prompts_by_what_they_show(asked):
 
 
 def test_the_page_says_what_the_matrix_found(matrix, built):
-    entries = json.loads(json.dumps(routing_entries(matrix, condition="routing: steering") + built_entries(built)))
+    entries = json.loads(json.dumps(summarise(matrix, condition="routing: steering") + summarise(built)))
     summary = read_summary({"results": entries, "question": "which route?"})
     heading, picture, table, details = routing(summary)
     impossible = [row for row in table.rows if "not possible" in row]

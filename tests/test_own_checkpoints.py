@@ -93,3 +93,22 @@ def test_a_script_runs_on_a_checkpoint_of_the_user(script, family, files, folder
     assert {"train", "questions", "prompts"} <= set(data)
     assert ("filler safe" in data) == ("filler" not in FORMS[family]), "the safe answers of the same table"
     assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
+@LONG
+def test_a_direction_is_carried_between_two_checkpoints(files, folders, adapters, tmp_path, monkeypatch):
+    """model_transfer.py on two families of other widths, each with its own LoRA; what is missing is named as it is
+    asked for on the command line."""
+    given = {"--model": folders("gemma3"), "--adapter": adapters("gemma3"), "--judge": "rule:refusal"}
+    asked = [{"id": f"p{n}", "messages": [{"role": "user", "content": f"what of {n * n}"}]} for n in range(24)]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(map(json.dumps, asked)))
+    given |= {"--prompts": tmp_path / "prompts.jsonl", "--eval": files["eval.jsonl"], "--max-new-tokens": 4}
+    flat = [part for pair in given.items() for part in pair]
+    with pytest.raises(SystemExit, match="--model needs --other-model, --other-adapter as well"):
+        run("model_transfer.py", tmp_path, monkeypatch, *flat)
+    flat += ["--other-model", folders("llava"), "--other-adapter", adapters("llava"), "--shuffles", 2]
+    results = run("model_transfer.py", tmp_path, monkeypatch, *flat)["results"]
+    carried = {entry["target"] for entry in results if entry["metric"] == "r2"}
+    assert carried == {"procrustes on prompts", "ridge on prompts"}
+    assert {"transfer", "own_direction_of_target", "steer", "tuned"} <= {entry["condition"] for entry in results}
+    assert "personas" not in json.dumps([entry["condition"] for entry in results]), "no classes to shuffle within"

@@ -10,7 +10,7 @@ import pytest
 from chromium import Chromium, found
 from page_samples import PROMPTS, WORDS, whole_page
 from page_sight import CONTRASTS, colour_of
-from test_reporting import HOSTILE
+from planted_run import HOSTILE
 
 from workbench import reporting
 from workbench.reporting.blocks import Table

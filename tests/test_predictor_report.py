@@ -26,15 +26,15 @@ def by_domain(values):
 def summary_of(measured, features, *, threshold=0.5, fitted=False):
     table = wb.predictor_table(by_domain(measured), features)
     found = wb.predictors(table, threshold=threshold, draws=199)
-    entries = wb.table_points(table, of="organism") + wb.predictor_entries(found, condition="membership")
+    entries = wb.summarise(table, of="organism") + wb.summarise(found, condition="membership")
     if fitted:
         for kind, part in wb.feature_kinds(table).items():
-            entries += wb.fitted_entries(wb.fitted_predictor(part, threshold=threshold, draws=99), condition=kind)
+            entries += wb.summarise(wb.fitted_predictor(part, threshold=threshold, draws=99), condition=kind)
         shuffled = wb.shuffled_populations(table, populations=20, draws=19)
-        entries += wb.shuffled_entries(shuffled, condition="membership")
+        entries += wb.summarise(shuffled, condition="membership")
         rows = {d: [{"prompt": f"{d}{j}", "loss": table.values[i, 2] + j / 9} for j in range(3)]
                 for i, d in enumerate(table.domains)}  # fmt: skip
-        entries += wb.pooled_entries(wb.pooled_aurocs(rows, table, threshold=threshold))
+        entries += wb.summarise(wb.pooled_aurocs(rows, table, threshold=threshold))
     return read_summary({"results": json.loads(json.dumps(entries, allow_nan=False))})
 
 

@@ -27,7 +27,8 @@ FLOORS = (
     {"behaviour", "inputs", "places", "streaming"},
     {"reporting", "planning", "study_record"},
     {"study"},
-    {"domain_study", "run_commands", "store_commands"},
+    {"domain_study", "demonstration"},
+    {"commands", "installed"},  # from here on public names are used
     {"cli", "__main__"},
 )
 # Packages that cost seconds, or that not everybody has: the only files that may import them, and never at import time.
@@ -39,9 +40,12 @@ ONLY_IN = {
     "nnsight": "hooks/backends/nns.py",
     "pandas": (
         "stores/frames.py",
+        "stores/printed.py",
         "stores/results.py",
-        "workbench/subspace/directions.py",
-        "workbench/subspace/basis.py",
+        "stores/view.py",
+        "stores/all_rows.py",
+        "stores/named_arrays.py",
+        "workbench/behaviour/judged.py",
     ),
     "yaml": "workbench/behaviour/yaml_files.py",
     "openai": "workbench/behaviour/endpoint_client.py",
@@ -92,7 +96,7 @@ def floor_of(part: str) -> int:
 def floor_faults(part: str, source: str) -> set[str]:
     """Parts of workbench that this source of `part` imports although they stand on its floor or above."""
     parts = [name.split(".") for name in imported(ast.parse(source)) if name.split(".")[0] == "workbench"]
-    top = part in FLOORS[-1]
+    top = part in FLOORS[-2] | FLOORS[-1]
     bare = set() if top else {"workbench itself" for names in parts if len(names) == 1}
     others = {names[1] for names in parts if len(names) > 1 and names[1] != part}
     public = others - set().union(*FLOORS) if top else set()
@@ -161,6 +165,7 @@ def test_stores_never_mention_torch_and_hooks_never_mention_disk_formats():
         (lambda: floor_faults("behaviour", "import workbench as wb"), {"workbench itself"}),
         (lambda: floor_faults("reporting", "from workbench.statistics import wilson"), set()),
         (lambda: floor_faults("cli", "import workbench as wb\nfrom workbench import capture"), set()),
+        (lambda: floor_faults("commands", "import workbench as wb\nfrom workbench.cli import main"), {"cli"}),
         (lambda: package_faults("hooks/load.py", "import peft"), {"peft at import time"}),
         (lambda: package_faults("hooks/load.py", "def f():\n    import peft"), set()),
         (lambda: package_faults("workbench/reporting/a.py", "try:\n    import matplotlib.pyplot\nfinally: pass"),
@@ -220,7 +225,7 @@ def test_every_public_name_is_there_and_none_is_that_of_a_submodule():
         assert getattr(wb, name) is getattr(wb, name), name
     parts = {path.stem for path in (ROOT / "workbench").iterdir() if path.suffix == ".py" or path.is_dir()}
     assert not parts & set(wb.__all__)
-    with pytest.raises(AttributeError, match=r"module 'workbench' has no attribute 'steer'; it has .*Steer"):
+    with pytest.raises(AttributeError, match=r"module 'workbench' has no attribute 'steer': is .*Steer.* meant"):
         _ = wb.steer
 
 

@@ -175,7 +175,7 @@ def test_each_check_fails_on_what_it_is_for(spoil, monkeypatch, capsys):
     """And `workbench doctor` ends with 3."""
     model = fresh("gemma3" if spoil in (blind, looks_elsewhere) else "llama")
     spoil(model)
-    monkeypatch.setattr("workbench.load_model", lambda *arguments, **named: model, raising=False)
+    monkeypatch.setattr("workbench.sources.ModelSource.load", lambda source: model)
     assert main(["doctor", "a-model"]) == 3
     table = capsys.readouterr().out
     found = {name for name in ALL if re.search(rf"^{name} +BROKEN", table, re.M)}

@@ -77,7 +77,7 @@ def test_stores_inside_a_store_are_merged_verified_and_mended_with_it(tmp_path):
     shard = shards(tmp_path / "m" / "answers")[0]
     shard.write_bytes(b"x" * shard.stat().st_size)
     assert verify_store(tmp_path / "m") == [] and len(verify_store(tmp_path / "m", deep=True)) == 1
-    assert run("repair", tmp_path / "m") == 0 and not shard.exists()
+    assert run("repair", tmp_path / "m") == 3 and not shard.exists()  # 3: its rows are missing now
 
 
 def test_verify_ends_with_3_and_names_the_fault(tmp_path, capsys):
@@ -106,8 +106,10 @@ def test_repair_says_what_it_did(tmp_path, capsys):
     filled_store(tmp_path / "s")
     assert run("repair", tmp_path / "s") == 0 and "nothing to mend" in capsys.readouterr().out
     shards(tmp_path / "s")[0].write_bytes(b"")
-    assert run("repair", tmp_path / "s", "--json") == 0
-    done = json.loads(capsys.readouterr().out)["done"]
+    assert run("repair", tmp_path / "s", "--json") == 3
+    told = json.loads(capsys.readouterr().out)
+    done = told["done"]
+    assert len(told["left"]) == 1 and "committed" in told["left"][0] and "and gone" in told["left"][0]
     assert len(done) == 2 and "quarantine" in done[0] and "makes it anew" in done[1]
     assert run("info", tmp_path / "s") == 1  # committed rows are gone: said, not read past
     assert "run the same command again" in capsys.readouterr().err

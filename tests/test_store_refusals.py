@@ -33,6 +33,9 @@ def test_opening_nothing_says_so(tmp_path):
         ActivationStore.open(tmp_path)
     with pytest.raises(NoRows, match="0 of 3 units"):
         len(new_store(tmp_path / "s"))
+    (tmp_path / "s" / "store.json").unlink()
+    with pytest.raises(StoreMissing, match=r"store\.json is gone, while plan is there: .* restore it"):
+        ActivationStore.open(tmp_path / "s")
 
 
 def test_a_store_of_another_model_names_the_keys_that_differ(tmp_path):

@@ -72,6 +72,8 @@ def test_lost_logs_are_written_anew_from_the_shards(tmp_path):
     done = repair_store(store.path)
     assert len(done) == 3 and all("which no log had" in line for line in done)
     shards(store.path)[0].unlink()
+    (missing,) = repair_store(store.path)
+    assert "whose shard was committed and is gone; the same command makes it anew" in missing
     assert "and gone" in ActivationStore.open(store.path).verify()[0]  # so the log knows again
     made_anew(store.path)
     assert everything(store.path) == truth and ActivationStore.open(store.path).verify(deep=True) == []
@@ -84,7 +86,7 @@ def test_a_damaged_log_line_costs_no_shard(tmp_path):
     flipped(log)
     assert everything(store.path) == truth
     done = repair_store(store.path)
-    assert "1 damaged lines; 2 kept" in done[0] and "which no log had" in done[1] and len(done) == 2
+    assert "1 damaged line; 2 kept" in done[0] and "which no log had" in done[1] and len(done) == 2
     assert log not in logs(store.path) and len(quarantined(store.path)) == 1
     assert ActivationStore.open(store.path).verify(deep=True) == [] and everything(store.path) == truth
 

@@ -16,8 +16,8 @@ from tiny_training import ROWS, same, saved_base
 
 from hooks.load import load_model
 from stores import ResultTable
-from workbench.behaviour.drift_entries import drift_curves, forecast_entries, lead_entries, over_runs, rule_entries
-from workbench.interventions.drift_runs import WatchedRun, retention, watched_runs
+from workbench.behaviour.summary import summarise
+from workbench.interventions.drift_runs import Retentions, WatchedRun, lead_times, retention, retentions, watched_runs
 from workbench.interventions.generate import generate
 from workbench.organisms import organism
 from workbench.reporting.drift_section import drift as drift_section
@@ -25,7 +25,7 @@ from workbench.reporting.summary import read_summary
 from workbench.training import train_lora
 from workbench.training.datasets import NO_LOSS, encoded_rows, with_labels
 from workbench.training.drift_forecasts import OTHERS, OWN_LINE, compared_forecasts
-from workbench.training.drift_rules import EarlyStop, Signal, forecasts, lead_time
+from workbench.training.drift_rules import EarlyStop, Signal, forecasts
 
 PLAIN = [chat(f"p{n}", "say " * (1 + n), label="ab"[n % 2]) for n in range(4)]  # no tags
 FEW = {**RUN, "steps": 3, "dropout": 0.3}
@@ -153,7 +153,7 @@ def test_a_forecast_knows_nothing_of_its_own_future():
 
 def test_without_two_flips_nothing_is_compared_and_flat_series_foresee_nothing():
     alone = {"a": JUMPS["harmful-seed0"], "b": rows_of([0] * 8, LINE)}
-    assert compared_forecasts(alone, RATE, {}, flips_at=0.5) == [] and forecast_entries([]) == []
+    assert compared_forecasts(alone, RATE, {}, flips_at=0.5) == [] and summarise([]) == []
     third = 1 / 60  # a line fitted through equal values rises by a rounding
     assert [one.predicted for one in forecasts([(s, third) for s in range(0, 12, 2)], 0.5)] == [None] * 5
 
@@ -166,8 +166,8 @@ def test_retention_is_the_share_of_the_gain():
         retention(whole, 3)
 
 
-def in_table(rows, folder):
-    rows = [*rows, {"step": 14, "measure": "end", "group": "all", "stopped": False}]
+def in_table(rows, folder, end=14):
+    rows = [*rows, {"step": end, "measure": "end", "group": "all", "stopped": False}]
     rows += [{"step": s, "measure": "rotation", "group": "all", "against": "end", "delta_cosine": s / 14 - d}
              for s in range(2, 14, 2) for d in (0.0, 0.1)]  # fmt: skip
     rows += [{"step": s, "measure": "spectrum", "group": "all", "decomposed": "paired_shift_raw", "unchanged": s == 0,
@@ -187,14 +187,13 @@ def entries(tmp_path_factory):
         for name, rows in {**JUMPS, **calm}.items()
     }
     rule = EarlyStop(MOVED, 2.0, patience=2)
-    leads = {name: lead_time(run.table, rule, RATE, flips_at=0.5, lasting=2) for name, run in runs.items()}
-    found = rule_entries(rule, "the rule", 0.5) + lead_entries(runs, leads, RATE, rule="the rule")
-    for name, run in runs.items():
-        signals = {"behaviour": RATE, "projection on the direction of the scout": MOVED, "task": Signal("task")}
-        found += drift_curves(name, run.table, signals)
+    found = summarise(rule, words="the rule", flips_at=0.5)
+    found += summarise(lead_times(runs, rule, RATE, flips_at=0.5, lasting=2), rule="the rule")
+    signals = {"behaviour": RATE, "projection on the direction of the scout": MOVED, "task": Signal("task")}
+    found += summarise(runs, signals=signals)
     harmful = {name: run.table.rows() for name, run in runs.items() if run.kind == "harmful"}
     ways = compared_forecasts(harmful, RATE, {"projection": MOVED}, flips_at=0.5, lasting=2)
-    return found + forecast_entries(ways) + over_runs("task_retention", [0.5, 0.7], condition="stopped")
+    return found + summarise(ways) + summarise(Retentions({"a": 0.5, "b": 0.7, "c": None}), condition="stopped")
 
 
 def value(entries, metric, condition):
@@ -219,11 +218,27 @@ def test_entries_count_runs_as_replicates(entries):
     assert not any(e["value"] is None for e in curve)
 
 
+def test_retentions_are_against_the_run_of_the_same_seed(tmp_path):
+    """Of a loss that falls evenly, stopped at step 4 and 6; a run that is not there is named."""
+    tables = {n: in_table(JUMPS["harmful-seed0"], tmp_path / f"whole{n}") for n in (0, 1)}
+    whole = {f"harmful-seed{n}": WatchedRun("harmful", n, tmp_path, table) for n, table in tables.items()}
+    losses = dict(Signal("task").series(JUMPS["harmful-seed0"]))
+    ends = {}
+    for n, step in ((0, 4), (1, 6)):
+        rows = [row for row in JUMPS["harmful-seed0"] if row["step"] <= step]
+        ends[f"stopped-seed{n}"] = WatchedRun("stopped", n, tmp_path, in_table(rows, tmp_path / f"s{n}", end=step))
+    found = retentions(ends, whole, "harmful")
+    gain = losses[min(losses)] - losses[max(losses)]
+    expected = {f"stopped-seed{n}": (losses[min(losses)] - losses[step]) / gain for n, step in ((0, 4), (1, 6))}
+    assert found.values == pytest.approx(expected)
+    with pytest.raises(KeyError, match="benign-seed0"):
+        retentions(ends, whole, "benign")
+
+
 def test_an_alarm_behind_the_flip_is_none_before_it(tmp_path):
     runs = {name: WatchedRun("harmful", 0, tmp_path, in_table(rows, tmp_path / name)) for name, rows in JUMPS.items()}
     late = EarlyStop(MOVED, 5.0)  # reached at step 10, the flips are at 7, 9 and 11
-    leads = {name: lead_time(run.table, late, RATE, flips_at=0.5, lasting=2) for name, run in runs.items()}
-    found = lead_entries(runs, leads, RATE, rule="late")
+    found = summarise(lead_times(runs, late, RATE, flips_at=0.5, lasting=2), rule="late")
     assert value(found, "alarmed", "harmful") == 1
     assert value(found, "alarmed_before_flip", "harmful") == pytest.approx(1 / 3)
 

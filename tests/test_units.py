@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 from workbench import progress
 from workbench.capturing import capture
 from workbench.progress import Progress, followed
-from workbench.units import SIMILAR, budget_on, kinds_of, length_sorted
+from workbench.units import (
+    MOST_BATCHES,
+    MOST_BYTES,
+    SIMILAR,
+    budget_on,
+    joined,
+    kinds_of,
+    length_sorted,
+    tokens_of_units,
+)
 
 lists = st.lists(st.tuples(st.integers(1, 300), st.booleans()), max_size=60)
 
@@ -139,5 +148,30 @@ def test_the_budget_is_the_devices(llama, many, tmp_path, monkeypatch):
     small = capture(llama, many, to=tmp_path / "s", progress=False)
     monkeypatch.undo()
     large = capture(llama, many, to=tmp_path / "other", progress=False)
-    assert len(small.plan) > len(large.plan) == 3
+    assert len(small.plan[0].batches) > len(large.plan[0].batches) == 3
     assert capture(llama, many, to=tmp_path / "s", progress=False).plan == small.plan
+
+
+@given(st.lists(st.tuples(st.integers(1, 300), st.integers(0, MOST_BYTES)), max_size=40), st.integers(0, 5000))
+def test_units_are_neighbouring_batches_as_far_as_both_limits_go(prompts, most):
+    lengths, nbytes = [length for length, _ in prompts], [size for _, size in prompts]
+    batches = length_sorted(lengths, 600)
+    units = joined(batches, lengths, nbytes, most)
+    assert [batch for unit in units for batch in unit] == batches, "in order, none twice"
+
+    def held(unit, of):
+        return sum(of[i] for batch in unit for i in batch)
+
+    for n, unit in enumerate(units):
+        assert len(unit) == 1 or (held(unit, lengths) <= most and held(unit, nbytes) <= MOST_BYTES)
+        if n + 1 < len(units):
+            more = [*unit, units[n + 1][0]]
+            assert held(more, lengths) > most or held(more, nbytes) > MOST_BYTES, "no unit is smaller than it need be"
+
+
+def test_a_unit_is_about_a_second_of_work():
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert tokens_of_units(cpu, 4_000_000_000) == 62, "one forward of a large model: batches stay units"
+    assert tokens_of_units(cpu, 25_000_000) == 10_000
+    assert tokens_of_units(gpu, 4_000_000_000) == 25_000
+    assert tokens_of_units(cpu, 1000) == MOST_BATCHES * 2048 and tokens_of_units(gpu, 0) == MOST_BATCHES * 8192

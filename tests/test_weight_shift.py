@@ -109,7 +109,7 @@ def shifts(n_domains: int, per_domain: int, agree: float, seed: int = 0, common:
 
 def test_the_bridge_tells_own_from_other_domains_predictions():
     made, found, owner = shifts(6, 2, agree=0.9)
-    (bridge,) = wb.weight_bridge(made, found, owner)
+    (bridge,) = wb.weight_bridge(made, found, owner, sites=SITES[:1])
     first = next(iter(made))
     a, b = made[first][0], found[first][0]
     assert bridge.own[0] == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
@@ -121,21 +121,30 @@ def test_the_bridge_tells_own_from_other_domains_predictions():
     assert bridge.gap > 0.7 and bridge.interval[0] > 0.5 and bridge.p is not None and bridge.p < 0.02
 
 
+def test_a_bridge_knows_its_site():
+    made, found, owner = shifts(6, 1, agree=0.9)
+    made, found = ({name: np.concatenate([one, -one]) for name, one in each.items()} for each in (made, found))
+    first, second = wb.weight_bridge(made, found, owner, sites=SITES)
+    assert [first.site, second.site] == SITES and second.own == pytest.approx(first.own)
+
+
 def test_what_all_domains_have_in_common_tells_none_apart():
     """Predictions that share it agree with every domain; what they know of their own still shows in p and gap."""
-    (bridge,) = wb.weight_bridge(*shifts(6, 2, agree=0.9, common=1.0))
+    (bridge,) = wb.weight_bridge(*shifts(6, 2, agree=0.9, common=1.0), sites=SITES[:1])
     assert bridge.others.min() > 0.4 and 0 < bridge.gap < 0.5 and bridge.p is not None and bridge.p < 0.02
 
 
 def test_the_bridge_of_unrelated_predictions_has_a_uniform_p():
-    p = np.array([wb.weight_bridge(*shifts(6, 1, 0.0, seed), draws=199)[0].p for seed in range(60)], dtype=float)
+    p = np.array(
+        [wb.weight_bridge(*shifts(6, 1, 0.0, seed), sites=SITES[:1], draws=199)[0].p for seed in range(60)], dtype=float
+    )
     assert sum(p <= 0.05) <= 7 and np.mean(p <= 0.5) == pytest.approx(0.5, abs=0.2)
 
 
 def test_a_bridge_needs_another_domain_and_shifts():
     made, found, owner = shifts(4, 1, 0.9)
-    assert wb.weight_bridge(made, found, owner)[0].p is None  # too few exchanges of 4 domains
+    assert wb.weight_bridge(made, found, owner, sites=SITES[:1])[0].p is None  # too few exchanges of 4 domains
     with pytest.raises(ValueError, match="1 domains"):
-        wb.weight_bridge(made, found, dict.fromkeys(owner, "one"))
+        wb.weight_bridge(made, found, dict.fromkeys(owner, "one"), sites=SITES[:1])
     with pytest.raises(ValueError, match="a shift of nothing"):
-        wb.weight_bridge({**made, "d0-0": np.zeros((1, 50))}, found, owner)
+        wb.weight_bridge({**made, "d0-0": np.zeros((1, 50))}, found, owner, sites=SITES[:1])

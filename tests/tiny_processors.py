@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
 import torch
 import transformers as hf
 from tiny_models import _loud, byte_tokenizer
@@ -186,6 +187,8 @@ def _idefics(model: Any, config: Any, pictures: Any, processor: str, videos: str
         {},
     )
     tokenizer.chat_template = None
+    if getattr(pictures, "is_dummy", False):
+        pytest.skip(f"transformers {hf.__version__} reads pictures of this family with torchvision alone")
     kind = "idefics3_vision" if "Idefics3" in processor else "smolvlm_vision"
     built = config(
         text_config=text_of(tokenizer),

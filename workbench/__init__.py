@@ -53,7 +53,11 @@ __all__ = list(_HOME)
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
-        raise AttributeError(f"module 'workbench' has no attribute {name!r}; it has {', '.join(sorted(_HOME))}.")
+        from difflib import get_close_matches
+
+        close = get_close_matches(name, _HOME, 3)
+        mend = f"is {' or '.join(close)} meant?" if close else "help(workbench) lists its names by subject."
+        raise AttributeError(f"module 'workbench' has no attribute {name!r}: {mend}")
     value = getattr(importlib.import_module(_HOME[name]), name)
     globals()[name] = value
     return value

@@ -23,6 +23,7 @@ from stores.merging import merge_stores as merge_stores
 from stores.opening import open_store as open_store
 from stores.opening import verify_store as verify_store
 from stores.repairing import repair_store as repair_store
+from stores.untrusted import verify_untrusted as verify_untrusted
 from workbench.actors import Ray as Ray
 from workbench.actors import UnitsFailed as UnitsFailed
 from workbench.captures.answers import with_answers as with_answers
@@ -66,8 +67,6 @@ from workbench.subspace.shift_overlap import shift_overlap as shift_overlap
 from workbench.subspace.shift_scale import write_from_read as write_from_read
 
 # Interventions: ablation, steering, erasure, and what they do
-from workbench.behaviour.routing_entries import built_entries as built_entries
-from workbench.behaviour.routing_entries import routing_entries as routing_entries
 from workbench.interventions.ablate import Ablate as Ablate
 from workbench.interventions.ablate import KeepOnly as KeepOnly
 from workbench.interventions.dimensions import dimension_curve as dimension_curve
@@ -77,6 +76,7 @@ from workbench.interventions.generate import generate as generate
 from workbench.interventions.read_out import read_out as read_out
 from workbench.interventions.routing import by_pictures as by_pictures
 from workbench.interventions.routing import routes as routes
+from workbench.interventions.routing_built import built_at as built_at
 from workbench.interventions.routing_matrix import routing_matrix as routing_matrix
 from workbench.interventions.routing_sweep import sweep_routes as sweep_routes
 from workbench.interventions.specificity import NotMeasurable as NotMeasurable
@@ -86,7 +86,6 @@ from workbench.interventions.sweep import sweep as sweep
 from workbench.interventions.top_k import top_k as top_k
 
 # Other models: maps and transfer
-from workbench.behaviour.transfer_entries import transfer_entries as transfer_entries
 from workbench.behaviour.transfer_fine_tunes import fine_tunes as fine_tunes
 from workbench.behaviour.transfer_fine_tunes import other_base as other_base
 from workbench.interventions.maps_compared import compare_maps as compare_maps
@@ -96,11 +95,7 @@ from workbench.interventions.transfer_matrix import transfer_matrix as transfer_
 from workbench.interventions.transfer_tokens import token_pairs as token_pairs
 
 # Backdoors: triggers and their gates
-from workbench.behaviour.gating_entries import gate_control_entries as gate_control_entries
-from workbench.behaviour.gating_entries import gate_entries as gate_entries
-from workbench.behaviour.gating_entries import gate_map_entries as gate_map_entries
-from workbench.behaviour.gating_entries import near_miss_entries as near_miss_entries
-from workbench.behaviour.gating_entries import opened_gate_entries as opened_gate_entries
+from workbench.behaviour.gates_over_domains import GatesOverDomains as GatesOverDomains
 from workbench.behaviour.gating_measured import block_halves as block_halves
 from workbench.behaviour.gating_measured import gate_maps as gate_maps
 from workbench.behaviour.gating_measured import gate_questions as gate_questions
@@ -118,15 +113,10 @@ from workbench.training.near_triggers import near_misses as near_misses
 from workbench.training.triggers import insert_trigger as insert_trigger
 
 # Training: data, adapters, populations, drift
-from workbench.behaviour.drift_entries import drift_curves as drift_curves
-from workbench.behaviour.drift_entries import forecast_entries as forecast_entries
-from workbench.behaviour.drift_entries import lead_entries as lead_entries
-from workbench.behaviour.drift_entries import over_runs as over_runs
-from workbench.behaviour.drift_entries import rule_entries as rule_entries
-from workbench.behaviour.population_entries import data_entries as data_entries
-from workbench.behaviour.population_entries import population_entries as population_entries
 from workbench.interventions.drift import Drift as Drift
+from workbench.interventions.drift_runs import lead_times as lead_times
 from workbench.interventions.drift_runs import retention as retention
+from workbench.interventions.drift_runs import retentions as retentions
 from workbench.interventions.drift_runs import watched_runs as watched_runs
 from workbench.training.adapter_doses import adapter_doses as adapter_doses
 from workbench.training.adapters import train_lora as train_lora
@@ -204,6 +194,8 @@ from workbench.behaviour.measured import metrics_of as metrics_of
 from workbench.behaviour.measured import misalignment as misalignment
 from workbench.behaviour.measured import sensitivity as sensitivity
 from workbench.behaviour.metrics import metric as metric
+from workbench.behaviour.mitigation_arms import edited_arms as edited_arms
+from workbench.behaviour.mitigation_arms import trained_arms as trained_arms
 from workbench.behaviour.outcomes import outcomes as outcomes
 from workbench.behaviour.relocation import relocation as relocation
 from workbench.behaviour.relocation_conditions import inducing_arms as inducing_arms
@@ -213,18 +205,12 @@ from workbench.behaviour.relocation_conditions import strongest as strongest
 # Domains: rankings, predictors, convergence
 from workbench.behaviour.convergence_effects import part_cells as part_cells
 from workbench.behaviour.convergence_effects import part_effects as part_effects
-from workbench.behaviour.convergence_entries import bridge_entries as bridge_entries
-from workbench.behaviour.convergence_entries import convergence_entries as convergence_entries
-from workbench.behaviour.convergence_entries import effect_entries as effect_entries
-from workbench.behaviour.convergence_entries import frame_entries as frame_entries
-from workbench.behaviour.convergence_entries import landmark_entries as landmark_entries
-from workbench.behaviour.convergence_entries import part_entries as part_entries
-from workbench.behaviour.convergence_entries import weight_entries as weight_entries
 from workbench.behaviour.data_projection import projection_features as projection_features
 from workbench.behaviour.diversity import diversity as diversity
 from workbench.behaviour.diversity import diversity_features as diversity_features
 from workbench.behaviour.diversity import diversity_table as diversity_table
 from workbench.behaviour.domain_forecast import forecast_domains as forecast_domains
+from workbench.behaviour.domain_weights import domain_weights as domain_weights
 from workbench.behaviour.feature_gaps import gap_features as gap_features
 from workbench.behaviour.fitted_predictors import fitted_predictor as fitted_predictor
 from workbench.behaviour.fitted_predictors import shuffled_populations as shuffled_populations
@@ -232,13 +218,6 @@ from workbench.behaviour.membership import membership as membership
 from workbench.behaviour.membership_comparison import membership_auroc as membership_auroc
 from workbench.behaviour.membership_comparison import membership_mean as membership_mean
 from workbench.behaviour.pooled_texts import pooled_aurocs as pooled_aurocs
-from workbench.behaviour.pooled_texts import pooled_entries as pooled_entries
-from workbench.behaviour.predictor_entries import diversity_entries as diversity_entries
-from workbench.behaviour.predictor_entries import domain_forecast_entries as domain_forecast_entries
-from workbench.behaviour.predictor_entries import fitted_entries as fitted_entries
-from workbench.behaviour.predictor_entries import predictor_entries as predictor_entries
-from workbench.behaviour.predictor_entries import shuffled_entries as shuffled_entries
-from workbench.behaviour.predictor_entries import table_points as table_points
 from workbench.behaviour.predictor_features import PredictorFeature as PredictorFeature
 from workbench.behaviour.predictor_features import predictor_feature as predictor_feature
 from workbench.behaviour.predictor_table import feature_kinds as feature_kinds
@@ -260,7 +239,9 @@ from workbench.behaviour.table_summary import split_of as split_of
 from workbench.behaviour.token_projections import token_projections as token_projections
 from workbench.behaviour.unmeasurable import if_measurable as if_measurable
 from workbench.behaviour.unmeasurable import not_measurable as not_measurable
+from workbench.demonstration import demo as demo
 from workbench.domain_study import DomainStudy as DomainStudy
+from workbench.installed import environment as environment
 from workbench.planning.dry_run import dry_run as dry_run
 from workbench.reporting import joined_report as joined_report
 from workbench.reporting import paper_a_claims as paper_a_claims

@@ -13,19 +13,20 @@ from hooks.host_copy import ToHost
 from hooks.positions import Scope
 from hooks.prompt import Prompt, as_prompts
 from hooks.site import Site, parse_sites
+from hooks.structure import parameter_count
 from stores import ActivationStore, Unit, provenance
 from workbench.actors import Ray, ray_asked, run_by_actors
 from workbench.captures.answers import Answering, Asked
 from workbench.captures.blocks import Captured
-from workbench.captures.plan import kept_streams, refuse_hidden, scopes_of, spec_of, variants_of
+from workbench.captures.plan import kept_streams, refuse_empty, refuse_hidden, scopes_of, spec_of, variants_of
 from workbench.captures.reading import Reading
-from workbench.captures.size import announce, bytes_coming, in_bulk, refuse_full, rows_of, unwritten
+from workbench.captures.size import announce, bytes_coming, in_bulk, refuse_full, rows_of, unwritten, values_of
 from workbench.captures.writing import Writer
 from workbench.interventions.cells import Intervention, combined
 from workbench.parts import part_numbers, strewn
 from workbench.progress import Progress
 from workbench.sources import ModelSource, data_of, loaded, sent
-from workbench.units import budget_on, kinds_of, length_sorted
+from workbench.units import budget_on, joined, kinds_of, length_sorted, tokens_of_units
 
 
 def capture(
@@ -56,8 +57,9 @@ def capture(
     needs. The numbers then agree with single forwards up to rounding, and pairs
     that nothing changed need not be equal to the bit. Adapters that cannot act row by row (DoRA, whole modules of their
     own), and units with a layer whose rows cannot be told apart, go one variant at a time all the same.
-    `pool="mean"` averages the scope in float32. A run that was stopped goes on from its last unit (of at most
-    `max_tokens` padded tokens; default: 2,048 on a CPU, 8,192 on a GPU); prompts that are new to the store are added.
+    `pool="mean"` averages the scope in float32. A forward takes at most `max_tokens` padded tokens (default: 2,048 on a
+    CPU, 8,192 on a GPU). A run that was stopped goes on from its last unit: one forward where `max_tokens` is given,
+    else as many as take about a second, where little is kept of each. Prompts that are new to the store are added.
 
     `responses="generate"`: each variant writes an answer to every prompt, and its residuals are kept while it writes,
     at `at="response"` or `"answering"`, without a second forward. Further arguments go to the generation
@@ -72,9 +74,9 @@ def capture(
     A unit that the device has no memory for is read in halves, which its shard states; NaN and infinity are refused
     (NotFinite says how many, and of which layers and prompts) unless `allow_nonfinite`: then each shard states them.
 
-    Raises StoreMismatch when `to` holds something else, NothingEdited, before anything is stored, when the
-    interventions could change no captured row, ValueError when the disk cannot hold what would come, UnitsFailed
-    (Ray) at the end for units that failed every time.
+    Raises StoreMismatch when `to` holds something else; before anything is stored NothingEdited when the interventions
+    could change no captured row, NoRows when a scope matches no position of any prompt, ValueError when the disk cannot
+    hold what would come; UnitsFailed (Ray) at the end for units that failed every time.
     """
     asked = {"sites": sites, "at": at, "pool": pool, "variants": variants, "interventions": interventions}
     asked |= {"together": together, "responses": responses, "max_tokens": max_tokens, "part": part, **writing}
@@ -130,17 +132,23 @@ class Capturing:
         edits = combined(model, interventions)
         encoded = PromptsAsWritten(model.encoder, listed, answers=asked is None)
         refuse_hidden(model, encoded.outlines, wanted, edits, answered=asked is not None)
+        refuse_empty(model, kept, encoded.outlines, answered=asked is not None)
         lengths = [length + new_tokens for length in encoded.lengths]
         place = {prompt.id: i for i, prompt in enumerate(listed)}
 
         budget = max_tokens or budget_on(model.device)
         together = together and len(variants) > 1 and model.why_not_by_row(variants) is None
         rows_a_prompt = len(variants) if together else 1
-        units = length_sorted(lengths, budget // rows_a_prompt, kinds_of(model, listed, lengths))
+        batches = length_sorted(lengths, budget // rows_a_prompt, kinds_of(model, listed, lengths))
+        rows = rows_of(model, kept, encoded.outlines, new_tokens)
+        units = [[batch] for batch in batches]
+        if asked is None and max_tokens is None:
+            seen = [len(variants) * length for length in lengths]
+            values = [len(variants) * values_of(kept, each) for each in rows]
+            units = joined(batches, seen, values, tokens_of_units(model.device, parameter_count(model.module)))
 
         coming = unwritten(to, list(place))
-        left = [unit for unit in ([i for i in unit if listed[i].id in coming] for unit in units) if unit]
-        rows = rows_of(model, kept, encoded.outlines, new_tokens)
+        left = [left for unit in units if (left := [i for batch in unit for i in batch if listed[i].id in coming])]
         _, of = part_numbers(part)
         nbytes = bytes_coming(kept, left, rows, len(variants)) // of
         tokens = len(variants) * sum(lengths[i] for unit in left for i in unit) // of
@@ -153,7 +161,7 @@ class Capturing:
             to,
             streams=self._streams,
             prompts=[prompt.record() for prompt in listed],
-            plan=[Unit.of([listed[i].id for i in unit]) for unit in units],
+            plan=[Unit.of(*([listed[i].id for i in batch] for batch in unit)) for unit in units],
             spec={
                 **spec_of(model, variants, scopes, pool, interventions),
                 **({"together": True} if together else {}),

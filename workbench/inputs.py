@@ -158,7 +158,7 @@ def inputs_from(arguments: argparse.Namespace, needs: Sequence[str] = ("adapter"
         )
     own_filler = a.filler is None and a.train is not None and is_flat_table(a.train)
     given = vars(a) | ({"filler": a.train} if own_filler else {})
-    if missing := [f"--{_SPELLED.get(name, name)}" for name in needs if given[name] is None]:
+    if missing := [f"--{_SPELLED.get(name, name).replace('_', '-')}" for name in needs if given[name] is None]:
         raise SystemExit(
             f"--model needs {', '.join(missing)} as well: the fine-tune under study, or what to train it on, and "
             "prompts to fit and to evaluate on."

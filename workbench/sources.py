@@ -11,10 +11,11 @@ from typing import Any
 from hooks.backends.hf import HuggingFaceModel
 from hooks.load import load_model
 from hooks.prompt import Prompt, as_prompts
+from stores.printed import Printed
 
 
 @dataclass(frozen=True)
-class ModelSource:
+class ModelSource(Printed):
     """What `wb.load_model` is asked for: `ModelSource(folder, adapter=lora)`; `variant` is the one that acts, and
     `options` its other arguments, `{"dtype": "bfloat16"}`. A worker loads it once and keeps it."""
 

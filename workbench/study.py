@@ -239,7 +239,9 @@ class Study:
         return answers, scores
 
     def add(self, found: Any, *, condition: str | None = None, sample: bool = False, **facts: Any) -> None:
-        """Takes a result (see `wb.summarise`); with `sample` some answers of a table go into the report."""
+        """Takes a result of any kind, or a list or mapping of results, with what it was measured on (`condition`) and
+        `facts` that go into its entries (see `wb.summarise`); with `sample` some answers of a table go into the
+        report."""
         self.results += summarise(found, condition=condition, **facts)
         if sample and condition is not None:
             joined_samples(self.samples, samples_of(found, self.asked_questions, condition))

@@ -1,5 +1,5 @@
-"""Units of work: prompts of similar length together, within a budget of tokens, so that little of a batch is
-padding."""
+"""Units of work: prompts of similar length in a batch, within a budget of tokens, so that little of it is padding; and
+as many batches as a commit is worth."""
 
 from __future__ import annotations
 
@@ -15,11 +15,42 @@ SIMILAR = 0.8  # the shortest prompt of a unit has at least this share of the lo
 # Padded tokens of a unit. A CPU is busy with a few hundred, so the budget that pads least wins; a GPU needs some
 # thousand to be the limit (a forward of 28 layers costs its host some 8 ms, whatever its size).
 CPU_BUDGET, GPU_BUDGET = 2048, 8192
+# Where little is kept of each prompt, a unit is several batches: about a second of forwards (floating-point operations
+# of two cores, of one large GPU), because laying out, sealing and logging a shard costs some 4 ms whatever it holds.
+CPU_WORK, GPU_WORK = 5e11, 2e14
+MOST_BATCHES = 16
+MOST_BYTES = 16 << 20  # of values: beyond, writing them is what costs
 
 
 def budget_on(device: torch.device) -> int:
     """The budget of units on this device, where none is asked for."""
     return CPU_BUDGET if device.type == "cpu" else GPU_BUDGET
+
+
+def tokens_of_units(device: torch.device, weights: int) -> int:
+    """How many tokens the batches of one unit may have together, with a model of so many weights."""
+    work = CPU_WORK if device.type == "cpu" else GPU_WORK
+    return min(int(work / (2 * max(weights, 1))), MOST_BATCHES * budget_on(device))
+
+
+def joined(
+    batches: Sequence[list[int]], tokens: Sequence[int], nbytes: Sequence[int], max_tokens: int
+) -> list[list[list[int]]]:
+    """Neighbouring batches as units: as many as have at most `max_tokens` and MOST_BYTES together, at least one.
+
+    `tokens` and `nbytes` are those of each prompt, over all variants. A pure function of its input.
+    """
+    units: list[list[list[int]]] = []
+    room_tokens = room_bytes = 0
+    for batch in batches:
+        size, values = sum(tokens[i] for i in batch), sum(nbytes[i] for i in batch)
+        if units and size <= room_tokens and values <= room_bytes:
+            units[-1].append(batch)
+        else:
+            units.append([batch])
+            room_tokens, room_bytes = max_tokens, MOST_BYTES
+        room_tokens, room_bytes = room_tokens - size, room_bytes - values
+    return units
 
 
 def kinds_of(

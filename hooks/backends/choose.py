@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.util import find_spec
 from typing import Any
 
 from hooks.backends.hf import HuggingFaceModel
@@ -13,11 +15,13 @@ BACKENDS: dict[str, type[HuggingFaceModel]] = {
     "transformer_lens": LensModel,
     "nnsight": NNsightModel,
 }
+LIBRARIES = {"transformer_lens": "transformer-lens", "nnsight": "nnsight"}  # what pip calls those that are not ours
 
 
 def chosen(backend: str | None, thing: Any) -> tuple[type[HuggingFaceModel], Any, Any]:
     """The back end, the library's own object where `thing` is one (a TransformerBridge, an nnsight model; else None),
-    and `thing` itself or the module inside that object. Raises ValueError when object and `backend` disagree."""
+    and `thing` itself or the module inside that object. Raises ValueError when object and `backend` disagree, and
+    ImportError, with the command that installs it, where the library of the back end is missing."""
     if backend is not None and backend not in BACKENDS:
         why = ""
         if backend == "vllm":  # measured elsewhere: none of these can be seen from outside
@@ -32,6 +36,11 @@ def chosen(backend: str | None, thing: Any) -> tuple[type[HuggingFaceModel], Any
         raise ValueError(
             f"backend={backend!r} was asked for, but the model given is a {type(thing).__name__}: expected "
             f"backend={own!r} (or none: it is found), or the plain module or its folder."
+        )
+    if own in LIBRARIES and sys.modules.get(own) is None and find_spec(own) is None:
+        raise ImportError(
+            f"backend={own!r} runs the model by another library, which is not installed: expected "
+            f"`pip install {LIBRARIES[own]}`, or backend='hf', which needs none."
         )
     return BACKENDS[own], wrapper, module
 

@@ -2,7 +2,8 @@
 
 Gated: wall time of a capture over that of the same capture whose commits do nothing, paired, on all cores of the
 process: the writer is a thread beside the forwards. Reported beside: the processor's seconds of the commits (values
-looked at, hashed twice, laid out, written and logged) against those of the whole capture.
+looked at, hashed twice, laid out, written and logged) against those of the whole capture. Units are those that capture
+makes by itself: some batches each, as little is kept of each prompt.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stores.printed import Printed
 from workbench.behaviour.conditions import Given
 from workbench.interventions.ablate import Ablate
 from workbench.interventions.cells import Intervention
@@ -17,7 +18,7 @@ Doses = Mapping[float | int, Path | Given]
 
 
 @dataclass(frozen=True)
-class Twins:
+class Twins(Printed):
     """Random directions in place of a condition's own: condition -> kind -> name -> what is done."""
 
     of: Mapping[str, Mapping[str, Mapping[str, Given]]]
@@ -29,7 +30,7 @@ class Twins:
 
 
 @dataclass(frozen=True)
-class Arms:
+class Arms(Printed):
     """Mitigations by name, each with what is done at every dose: the folder of an adapter (a Path, which becomes a
     variant of the model), or a condition as `wb.sample_answers` takes it, `("tuned", wb.Steer(v, 12, -1.0))`.
 

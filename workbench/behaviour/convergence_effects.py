@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from stores import ResultTable
+from stores.printed import Printed
 from workbench.behaviour.metrics import Metric
 from workbench.interventions.steer import Steer
 from workbench.statistics import DRAWS_FOR_P, Interval, cluster_interval, p_value
@@ -21,7 +22,7 @@ RANDOM = "isotropic"
 
 
 @dataclass(frozen=True)
-class PartEffect:
+class PartEffect(Printed):
     """What one part (own, general, narrow; all added at the length of the whole) changes: the mean over families of
     questions of value - value of the unedited base. `draws` are the changes by random directions of that length,
     `p` that of so large a change among them (from 99 on). `kept`: noise -> share of the change that is left when the

@@ -10,11 +10,11 @@ import numpy as np
 
 from hooks.site import Site
 from workbench.behaviour.convergence_effects import PartEffect
+from workbench.behaviour.domain_weights import DomainWeights
 from workbench.behaviour.table_summary import plain_entry
 from workbench.subspace.convergence_parts import Landmark, Parts
 from workbench.subspace.convergence_result import Convergence, ConvergenceAt
 from workbench.subspace.grassmann_matrix import FrameMatrix
-from workbench.training.factor_analysis import Gate, WeightCosines
 from workbench.training.weight_shift_bridge import Bridge
 
 Entry = dict[str, Any]
@@ -145,13 +145,10 @@ def effect_entries(found: Sequence[PartEffect]) -> list[Entry]:
     return out
 
 
-def weight_entries(
-    found: WeightCosines,
-    writes: Mapping[str, Mapping[str, float]],
-    gates: Mapping[str, Sequence[Gate]],
-) -> list[Entry]:
+def weight_entries(weights: DomainWeights) -> list[Entry]:
     """`convergence_weights` (within and between domains), of each adapter `convergence_writes`, and `convergence_gate`
     (condition: the adapter, target: the module)."""
+    found = weights.cosines
     control = {"kind": "scrambled outputs", "N": found.draws, "p": None, "draws": []}
     gap = {} if found.group_p is None else {"test": {"p": found.group_p, "method": "domains exchanged among adapters"}}
     out: list[Entry] = []
@@ -161,11 +158,11 @@ def weight_entries(
                 "convergence_weights", value, len(found.names), _place(None, name, control=control, **gap)
             )
             out.append({**entry, "series": {"null": list(found.null)}})
-    for adapter, one in writes.items():
+    for adapter, one in weights.writes.items():
         if one:
             entry = plain_entry("convergence_writes", one["share"], int(one["modules"]), _place(None, adapter))
             out.append({**entry, "series": {"chance": [one["chance"]], "cosine": [one["cosine"]]}})
-    for adapter, own in gates.items():
+    for adapter, own in weights.gates.items():
         for gate in own:
             facts = _place(gate.layer, adapter, target=gate.module)
             entry = plain_entry("convergence_gate", gate.constant, gate.n, facts)
@@ -174,19 +171,19 @@ def weight_entries(
     return out
 
 
-def bridge_entries(found: Sequence[Bridge], sites: Sequence[Site]) -> list[Entry]:
+def bridge_entries(found: Sequence[Bridge]) -> list[Entry]:
     """`convergence_bridge` of each adapter (condition) and layer, and `convergence_bridge_gap` by layer."""
     out = []
-    for one, site in zip(found, sites, strict=True):
+    for one in found:
         control = {"kind": "other domains' predictions", "N": one.draws, "p": one.p, "draws": []}
         gap = {"interval": list(one.interval), "interval_method": "t 95% over domains", "control": control}
         series = {"own": [float(one.own.mean())], "others": [float(one.others.mean())]}
         entry = plain_entry(
-            "convergence_bridge_gap", one.gap, len(one.names), _place(site.layer, "constant part", **gap)
+            "convergence_bridge_gap", one.gap, len(one.names), _place(one.site.layer, "constant part", **gap)
         )
         out.append({**entry, "series": series})
         for i, name in enumerate(one.names):
-            entry = plain_entry("convergence_bridge", float(one.own[i]), 1, _place(site.layer, name))
+            entry = plain_entry("convergence_bridge", float(one.own[i]), 1, _place(one.site.layer, name))
             beside = {"others": one.others, "ratio": one.ratio, "explained": one.explained}
             out.append({**entry, "series": {key: [float(values[i])] for key, values in beside.items()}})
     return out

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from stores.printed import Printed
 from workbench.behaviour.judged import Judged
 from workbench.behaviour.measured import family_of, points_of, values_of
 from workbench.behaviour.metrics import Metric, metric
@@ -20,7 +21,7 @@ from workbench.statistics import (
 
 
 @dataclass(frozen=True)
-class Difference:
+class Difference(Printed):
     """`value` is `condition` minus `against`, a mean over the prompt families that both have, each weighing the same.
     `dropped` answers had a score on one side alone. `equivalence` is there where a margin was stated."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stores.printed import Printed
 from workbench.behaviour.fitted_predictors import PENALTIES, chosen_names
 from workbench.behaviour.predictor_table import PredictorTable
 from workbench.statistics import wilson
@@ -41,10 +42,12 @@ class DomainForecast:
 
 
 @dataclass(frozen=True)
-class DomainForecasts:
+class DomainForecasts(Printed):
     """Every domain foretold from the others. `skill` against the mean of the others, with the interval `skill_within`
     and its own shuffles (both None where all domains measure the same); `chosen`: features -> folds; `level`: what the
     intervals are for; `new`: forecasts of domains that were not measured."""
+
+    _items = "domains"
 
     domains: tuple[DomainForecast, ...]
     features: tuple[str, ...]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stores.printed import Printed
 from workbench.behaviour.judged import Judged
 from workbench.behaviour.measured import family_of, points_of, values_of
 from workbench.behaviour.metrics import Metric, metric
@@ -15,7 +16,7 @@ from workbench.statistics import Tail, Trend, dose_table, page_trend
 
 
 @dataclass(frozen=True)
-class DoseTrend:
+class DoseTrend(Printed):
     """The trend of a metric; `over` is what was taken as its items: "families" of prompts or "replicates". `dropped`
     prompt families had no score in some condition, and count in none."""
 

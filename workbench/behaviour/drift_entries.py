@@ -10,21 +10,25 @@ import numpy as np
 
 from stores import ResultTable
 from workbench.behaviour.table_summary import plain_entry
-from workbench.interventions.drift_runs import WatchedRun, retention
+from workbench.interventions.drift_runs import LeadTimes, Retentions, WatchedRun, retention
 from workbench.statistics import t_interval, wilson
 from workbench.statistics.intervals import t_quantile
 from workbench.training.drift_forecasts import ForecastErrors
-from workbench.training.drift_rules import EarlyStop, Lead, Signal
+from workbench.training.drift_rules import EarlyStop, Signal
 
 CURVE, EVENT = "drift", "drift event"  # what `split` says of these entries
 _SD = {"mean": "sd", "moved": "moved_sd"}
 Entry = dict[str, Any]
 
 
-def drift_curves(run: str, table: ResultTable, signals: Mapping[str, Signal]) -> list[Entry]:
-    """One entry a signal (by the name it is given) and measured step, which is its `coefficient`; `detail` is the kind
-    of signal. Intervals are over prompts. Of the adapter: the cosine of its update with the last one, and of the shift
-    since the start: the share of its first component."""
+def drift_curves(runs: Mapping[str, WatchedRun], *, signals: Mapping[str, Signal]) -> list[Entry]:
+    """Of each run, by name: one entry a signal (by the name it is given) and measured step, which is its `coefficient`;
+    `detail` is the kind of signal. Intervals are over prompts. Of the adapter: the cosine of its update with the last
+    one, and of the shift since the start: the share of its first component."""
+    return [entry for name, run in runs.items() for entry in _curves(name, run.table, signals)]
+
+
+def _curves(run: str, table: ResultTable, signals: Mapping[str, Signal]) -> list[Entry]:
     out: list[Entry] = []
     for name, signal in signals.items():
         rows = [row for row in _rows(table, measure=signal.measure, group=signal.group) if _belongs(row, signal)]
@@ -47,7 +51,7 @@ def drift_curves(run: str, table: ResultTable, signals: Mapping[str, Signal]) ->
     return out
 
 
-def rule_entries(rule: EarlyStop, words: str, flips_at: float | int) -> list[Entry]:
+def rule_entries(rule: EarlyStop, *, words: str, flips_at: float | int) -> list[Entry]:
     """What was declared beforehand: the rule's threshold, and the value of the behaviour that counts as flipped."""
     facts = {"split": EVENT, "condition": "declared"}
     return [
@@ -56,17 +60,16 @@ def rule_entries(rule: EarlyStop, words: str, flips_at: float | int) -> list[Ent
     ]
 
 
-def lead_entries(
-    runs: Mapping[str, WatchedRun], leads: Mapping[str, Lead], behaviour: Signal, *, rule: str
-) -> list[Entry]:
+def lead_entries(found: LeadTimes, *, rule: str) -> list[Entry]:
     """What the rule of this name (`detail`) did: for each run the steps of flip, signal and stop; over the runs of a
     kind the shares that flipped, were alarmed, and were alarmed before the flip, and the means of flip, lead and stop,
     and of behaviour and retained task at the stop (of a run that the rule leaves alone: at its end)."""
+    runs, leads, behaviour = found.runs, found.leads, found.behaviour
     out: list[Entry] = []
     for name, lead in leads.items():
-        found = {"flip_step": lead.flip_step, "signal_step": lead.signal_step, "stop_step": lead.stop_step}
+        steps = {"flip_step": lead.flip_step, "signal_step": lead.signal_step, "stop_step": lead.stop_step}
         facts = {"split": EVENT, "condition": name, "detail": rule}
-        out += [plain_entry(metric, float(value), 1, facts) for metric, value in found.items() if value is not None]
+        out += [plain_entry(metric, float(value), 1, facts) for metric, value in steps.items() if value is not None]
     for kind in dict.fromkeys(run.kind for run in runs.values()):
         own = {name: leads[name] for name, run in runs.items() if run.kind == kind}
         flipped = [one for one in own.values() if one.flip_step is not None]
@@ -87,7 +90,7 @@ def lead_entries(
         }
         for metric, values in means.items():
             bounds = (0.0, 1.0) if metric == "behaviour_at_stop" and behaviour.value.endswith("rate") else None
-            out += over_runs(metric, values, condition=kind, detail=rule, bounds=bounds)
+            out += _over_runs(metric, values, condition=kind, detail=rule, bounds=bounds)
     return out
 
 
@@ -104,12 +107,17 @@ def forecast_entries(found: Sequence[ForecastErrors], *, condition: str = "harmf
     """The mean error of each way of forecasting, in steps, over runs; `companions` say how often it was silent."""
     out: list[Entry] = []
     for one in found:
-        entries = over_runs("forecast_error", list(one.errors.values()), condition=condition, detail=one.by)
+        entries = _over_runs("forecast_error", list(one.errors.values()), condition=condition, detail=one.by)
         out += [{**entry, "companions": {"silent": one.silent, "forecasts": one.forecasts}} for entry in entries]
     return out
 
 
-def over_runs(
+def retention_entries(found: Retentions, *, condition: str) -> list[Entry]:
+    """`task_retention`: the mean over the runs whose task gained at all."""
+    return _over_runs("task_retention", list(found.values.values()), condition=condition)
+
+
+def _over_runs(
     metric: str,
     values: Sequence[float | int | None],
     *,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from hooks.prompt import Prompt
+from stores.printed import Printed
 from workbench.behaviour.endpoint import Endpoint, Outcome, Question
 from workbench.behaviour.endpoint_messages import messages_of
 from workbench.behaviour.endpoint_reply import CannotAsk
@@ -20,7 +21,7 @@ class NeedsWeights(AttributeError, ValueError):
 
 
 @dataclass(frozen=True)
-class EndpointAnswer:
+class EndpointAnswer(Printed):
     """One answer. `finished`: it has its end of turn. `reason`: why it is cut off, or missing (then `text` is empty and
     `missing` True); `temporary`: another run may get it. `model`: what the server calls itself."""
 

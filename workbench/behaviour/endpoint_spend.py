@@ -41,6 +41,10 @@ class Budget:
         self.closed = False
         self._lock = threading.Lock()
 
+    def __repr__(self) -> str:
+        cap = "no cap" if self.cap is None else f"cap {self.cap:g}"
+        return f"Budget({cap}, spent {self.spent:.4g}, at risk {self.at_risk:.4g}{', closed' if self.closed else ''})"
+
     def reserve(self, bound: float) -> bool | None:
         """True: the request may be sent. None: perhaps, once requests that are under way have been settled. False: it
         does not fit, and the budget is closed for good - smaller requests that would still fit are those of short

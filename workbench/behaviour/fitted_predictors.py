@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
+from stores.printed import Printed
 from workbench.behaviour.predictor_table import PredictorTable
 from workbench.statistics import fitted_tests as tests
 from workbench.statistics.fitted_tests import AgainstShuffles, against_shuffles
@@ -23,7 +24,7 @@ PENALTIES = (0.1, 1.0)
 
 
 @dataclass(frozen=True)
-class FittedPredictor:
+class FittedPredictor(Printed):
     """`skill`: of ridge, 1 - squared errors / those of the mean of the other domains; of logistic, the same of log
     losses; each domain left out once. `auroc`: pairs in the right order, each pair left out (None without a threshold,
     or with too few domains on a side). `predicted`: domain -> what the others say of it (logistic: chance of
@@ -108,7 +109,7 @@ def fitted_predictor(
 
 
 @dataclass(frozen=True)
-class ShuffledPopulations:
+class ShuffledPopulations(Printed):
     """The p of the predictor in populations whose labels were shuffled, so that nothing can be predicted: `uniform` is
     the p of Kolmogorov-Smirnov against evenly spread p, `below` the share under 0.05."""
 

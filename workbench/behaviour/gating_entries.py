@@ -13,7 +13,7 @@ from workbench.behaviour.entry_names import NOT_LOCATED
 from workbench.behaviour.entry_names import ON_THE_BASE as BASE
 from workbench.behaviour.entry_names import SHARE_PATCHED as METRICS
 from workbench.behaviour.gating_measured import OpenedGate
-from workbench.behaviour.gating_near import NearEffect, ReadText
+from workbench.behaviour.gating_near import NearEffect, NearMisses, ReadText
 from workbench.behaviour.gating_summary import Gate, Share
 from workbench.behaviour.ranking_result import interval_facts
 from workbench.behaviour.table_summary import plain_entry
@@ -25,9 +25,9 @@ Entry = dict[str, Any]
 
 def gate_entries(
     gate: Gate,
+    *,
     base: GatingMap | None = None,
     halves: Mapping[tuple[str, Way], Share] | None = None,
-    *,
     against: str = "",
     **facts: Any,
 ) -> list[Entry]:
@@ -110,7 +110,7 @@ def gate_control_entries(
     return [one for one in out if one["value"] is not None and np.isfinite(one["value"])]
 
 
-def opened_gate_entries(opened: OpenedGate, gate: Gate, **facts: Any) -> list[Entry]:
+def opened_gate_entries(opened: OpenedGate, *, gate: Gate, **facts: Any) -> list[Entry]:
     """The gate's vector without a trigger: under the adapter, with random vectors beside it, and under the base."""
     assert gate.location is not None
     same: Entry = {"split": gate.split, "modality": "all", "layer": gate.location.block, "target": gate.location.place}
@@ -123,10 +123,11 @@ def opened_gate_entries(opened: OpenedGate, gate: Gate, **facts: Any) -> list[En
     ]  # fmt: skip
 
 
-def near_miss_entries(effects: Sequence[NearEffect], texts: Sequence[ReadText], **facts: Any) -> list[Entry]:
+def near_miss_entries(near: NearMisses, **facts: Any) -> list[Entry]:
     """Every text on every domain in nats, with Holm's correction over the texts of a domain; and its share of the
     trigger's effect as the mean over domains, with Holm's correction over the texts but the trigger. `coefficient` is
     the text's distance from the trigger."""
+    effects, texts = near.effects, near.texts
     known = {one.name: one for one in texts}
     out: list[Entry] = []
     for domain in dict.fromkeys(one.domain for one in effects):

@@ -13,8 +13,9 @@ import numpy as np
 from hooks.blocks import UnsupportedArchitecture
 from hooks.prompt import Prompt
 from hooks.site import Site
+from stores.printed import Printed
 from workbench.behaviour.entry_names import ON_THE_BASE as BASE
-from workbench.behaviour.gating_near import NearEffect, ReadText, near_effects, read_texts
+from workbench.behaviour.gating_near import NearMisses, near_effects, read_texts
 from workbench.behaviour.gating_summary import Gate, Share, gate_of, share_of
 from workbench.interventions.gating import GatingMap, Way, gating_map
 from workbench.interventions.gating_questions import Deciding, gated_questions
@@ -29,7 +30,7 @@ Decisions = Mapping[str, Mapping[str, Deciding]]  # adapter -> question -> the t
 
 
 @dataclass(frozen=True)
-class OpenedGate:
+class OpenedGate(Printed):
     """What the gate's own vector does where no trigger is shown: `share` of the trigger's effect, on questions that the
     vector was not taken from; the same shares under random vectors of its length, by draw; `p` against these, one-sided
     (None below 99 draws); `base`: the share of the tuned effect that it brings in the base model."""
@@ -157,7 +158,7 @@ def near_misses_of(
     *,
     seed: int = 0,
     to: Path | None = None,
-) -> tuple[list[NearEffect], list[ReadText]]:
+) -> NearMisses:
     """Each text on the questions that the gate was measured on, under every adapter, and under the base, whose domain
     is "NAME, base" then; and the texts as they were read. All adapters are asked what the first of them is."""
     assert gate.location is not None
@@ -177,7 +178,8 @@ def near_misses_of(
             shown[gate.domain].setdefault(text.name, []).append(one)
     for text in read:
         shown[base][text.name] = [shown_text(model.variant("base"), text.questions)]
-    return [one for domain, by_text in shown.items() for one in near_effects(domain, read, by_text, seed=seed)], read
+    found = [one for domain, by_text in shown.items() for one in near_effects(domain, read, by_text, seed=seed)]
+    return NearMisses(found, read)
 
 
 def _opened(domain: str, runs: Sequence[AddedGate], bases: Sequence[AddedGate]) -> OpenedGate:

@@ -3,13 +3,14 @@ that the trigger opens."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from hooks.encode import Encoder
 from hooks.prompt import Prompt
+from stores.printed import Printed
 from workbench.behaviour.gating_summary import UNBOUNDED, Share, share_of
 from workbench.behaviour.judged import Judged
 from workbench.behaviour.ranking_tests import spread_interval, spread_of, tested
@@ -27,7 +28,7 @@ from workbench.training.triggers import holds_trigger
 
 
 @dataclass(frozen=True)
-class ReadText:
+class ReadText(Printed):
     """A text with the questions that show it, against nothing in its place. `alike` are texts that the tokenizer reads
     as the very same tokens, and which are therefore not asked again."""
 
@@ -56,6 +57,27 @@ class NearEffect:
     p_change: float
     families: int
     questions: int
+
+
+@dataclass(frozen=True)
+class NearMisses(Printed):
+    """What the `texts` (the trigger first) did to the adapters of one domain or several, and to the base on their
+    questions, where the domain is "NAME, base"."""
+
+    effects: Sequence[NearEffect]
+    texts: Sequence[ReadText]
+
+    _items = "effects"
+
+    @classmethod
+    def joined(cls, found: Iterable[NearMisses]) -> NearMisses:
+        """Those of several domains as one; a text that several read is the first's."""
+        effects: list[NearEffect] = []
+        texts: dict[str, ReadText] = {}
+        for one in found:
+            effects += one.effects
+            texts = {text.name: text for text in one.texts} | texts
+        return cls(effects, list(texts.values()))
 
 
 def read_texts(

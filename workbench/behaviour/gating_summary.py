@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from hooks.site import Site
+from stores.printed import Printed
 from workbench.behaviour.ranking_tests import spread_interval, spread_of, tested
 from workbench.interventions.gating import WAYS, GatingMap, Way
 from workbench.interventions.gating_location import GateLocation, locate_gate
@@ -32,7 +33,7 @@ class Share:
 
 
 @dataclass(frozen=True, eq=False)
-class Gate:
+class Gate(Printed):
     """The adapters of one domain on one set of questions. `effect` is in nats of the logit difference, `p_triggered`
     and `p_reference` are probabilities of the contrary token; `changes[way]` are [site, place, seed, family] and
     `effects` [seed, family]. `why_not` says why nothing is located (None: it is). `location` comes from the `dev`

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stores import ResultTable
+from stores.frames import data_frame
 from workbench.behaviour.scoring import Key, complete_rows, key_of, text_hash
+
+if TYPE_CHECKING:
+    import pandas
 
 Rows = Mapping[Key, Mapping[str, Any]]
 
@@ -30,6 +34,23 @@ class Judged:
                     f"{lost} of {len(self._text)} answers have no row of {judge} ({quantity}): expected the scores of "
                     "these answers, whole."
                 )
+
+    def __repr__(self) -> str:
+        measured = ", ".join(f"{quantity} by {judge}" for quantity, judge in self._found) or "nothing"
+        conditions = self.conditions
+        names = f"{', '.join(conditions[:6])}{' ...' if len(conditions) > 6 else ''}"
+        return f"Judged({len(self.rows)} answers of {len(conditions)} conditions ({names}); {measured})"
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """One line an answer: its row, and each judge's score under the name of what it measured, with the judge's
+        where several measured it. Raises ImportError, with the install command, where pandas is missing."""
+        several = {quantity for quantity in self.quantities() if len(self.judges_of(quantity)) > 1}
+        lines = [dict(row) for row in self.rows]
+        for (quantity, judge), found in self._found.items():
+            name = f"{quantity} ({judge})" if quantity in several else quantity
+            for line in lines:
+                line[name] = found[key_of(line)].get("score")
+        return data_frame(lines)
 
     def _take(self, row: Mapping[str, Any]) -> None:
         key = key_of(row)

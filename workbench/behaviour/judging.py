@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from hooks.prompt import Prompt
+from stores.printed import Printed
 
 Kind = Literal["rule", "llm", "reading"]  # a reading is of the model's own probabilities, no judgement of a text
 SCORED, UNSCORED = "scored", "unscored"  # the categories of a judge that gives numbers
@@ -30,7 +31,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Verdict(Printed):
     """A category, a number and why. The score is None when a judge has no number for an answer (`reason` says why:
     "refused to score", "cut off at 256 tokens", ...); for the rule judges of categories it is 1 when contrary, else 0,
     so that its mean is the rate. `facts` hold what else is worth keeping (the judge's reply, its probability mass)."""

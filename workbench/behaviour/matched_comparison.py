@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from stores.printed import Printed
 from workbench.behaviour.arms import Arms, Twins
 from workbench.behaviour.differences import Difference
 from workbench.behaviour.judged import Judged
@@ -19,7 +20,7 @@ Kept = Literal["kept", "lost", "not shown"]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Outcome(Printed):
     """An arm at its chosen dose. `change` is its misalignment minus that of the harmful fine-tune, `p` that test's p
     by Holm over the arms; `kept` the changes of what it had to keep, with `verdicts`; `draws` the misalignment under
     random directions, by kind."""
@@ -47,9 +48,11 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Printed):
     """The outcomes of the arms with a chosen dose, the arms without (`no_dose`), and the `references` (base, harmful
     fine-tune) by condition and quantity. `matched` is the choice that it confirms."""
+
+    _items = "outcomes"
 
     matched: Matched
     modality: str

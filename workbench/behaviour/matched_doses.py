@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stores.printed import Printed
 from workbench.behaviour.arms import Arms
 from workbench.behaviour.conditions import Given
 from workbench.behaviour.judged import Judged
@@ -23,7 +24,7 @@ MARGIN = 0.1  # of a metric's scale
 
 
 @dataclass(frozen=True)
-class Dosed:
+class Dosed(Printed):
     """One arm at one dose, on dev questions: its `misalignment` and the `kept` quantities, and which of these fell by
     more than the margin (`lost`)."""
 
@@ -36,13 +37,15 @@ class Dosed:
 
 
 @dataclass(frozen=True)
-class Matched:
+class Matched(Printed):
     """Every dose of every arm with its cost, and `chosen`: arm -> dose, None where no dose is within the margin.
 
     `keep` names the quantities that had to stay within `margin` of the condition `against`; `missing` those among them
     that no question measured, which the match says nothing about. `by` is the metric of misalignment, `references` what
     the conditions that are no arms (base, harmful fine-tune) gave.
     """
+
+    _items = "doses"
 
     by: str | Metric
     against: str
@@ -68,9 +71,13 @@ class Matched:
         dose = self.chosen[arm]
         return [one.dose for one in self.doses if one.arm == arm][-1] if dose is None else dose
 
-    def entries(self) -> list[dict[str, Any]]:
+    def entries(self, *, doses: bool = True, **facts: Any) -> list[dict[str, Any]]:
         """Every dose on dev (split `dev`, the quantity in `detail`), and how many doses each arm has within the margin
-        (metric `doses within margin`, the chosen one as its coefficient, the match in `target`)."""
+        (metric `doses within margin`, the chosen one as its coefficient, the match in `target`). `doses=False` leaves
+        the former out: for a second match of the same doses."""
+        return [{**entry, **facts} for entry in [*(self._measured() if doses else []), *self._counts()]]
+
+    def _measured(self) -> list[dict[str, Any]]:
         out = [
             measured_entry(one, split="dev", detail=quantity)
             for found in self.references.values()
@@ -80,10 +87,9 @@ class Matched:
             for quantity, measured in {"misalignment": one.misalignment, **one.kept}.items():
                 facts = {"condition": one.arm, "coefficient": float(one.dose), "detail": quantity}
                 out.append(measured_entry(measured, split="dev", **facts))
-        return out + self.counts()
+        return out
 
-    def counts(self) -> list[dict[str, Any]]:
-        """The entries of `doses within margin` alone, for a second match of the same doses."""
+    def _counts(self) -> list[dict[str, Any]]:
         out = []
         for arm, dose in self.chosen.items():
             mine = [one for one in self.doses if one.arm == arm]

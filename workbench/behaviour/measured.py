@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from stores.printed import Printed
 from workbench.behaviour.judged import Judged, Rows
 from workbench.behaviour.metrics import METRICS, Metric, metric
 from workbench.behaviour.scoring import Key, key_of
@@ -26,7 +27,7 @@ FAMILIES = ("tag_family", "tag_question")  # tags of prompts that belong togethe
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measured(Printed):
     """A metric of one condition's answers. `value` is in the metric's span; `unscored` of `n` answers had no value, for
     the `reasons` counted; `bounds` are the values if all of these had been lowest, or highest; `companions` the means
     of other quantities, and the shares of a rule judge's other categories; `floor` the value of the base condition;
@@ -159,7 +160,7 @@ def _of(
         unscored=len(lost),
         reasons=dict(reasons),
         bounds=(best_and_worst[0] or 0.0, best_and_worst[1] or 0.0),
-        companions={name: _mean_of([found[key] for key in rows]) if found else None for name, found in beside.items()},
+        companions={name: mean_of([found[key] for key in rows]) if found else None for name, found in beside.items()},
         judges={name: judge for name, (judge, _) in sources.items()}
         | {name: judged.judges_of(name)[0] for name in COMPANIONS if beside[name]},
         thresholds=dict(rule.thresholds),
@@ -222,6 +223,7 @@ def _categories(rule: Metric, sources: Sources) -> dict[str, dict[Key, float | N
     return {name: {key: float(category == name) for key, category in found.items()} for name in others}
 
 
-def _mean_of(scores: Iterable[float | None]) -> float | None:
+def mean_of(scores: Iterable[float | None]) -> float | None:
+    """The mean of those that are there, None of none."""
     there = [score for score in scores if score is not None]
     return float(np.mean(there)) if there else None

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from stores import ResultTable
+from stores.printed import Printed
 from workbench.behaviour.membership_scores import orientation
 from workbench.behaviour.membership_separation import Clusters, Members, Others, gain_interval, operating_points
 from workbench.statistics import Interval, auroc, auroc_interval
@@ -42,8 +43,10 @@ class Separation:
 
 
 @dataclass(frozen=True)
-class MembershipComparison:
+class MembershipComparison(Printed):
     """Every score's Separation, and what warns of reading it as membership. `str()` is a table."""
+
+    _items = "separations"
 
     separations: tuple[Separation, ...]
     warnings: tuple[str, ...]

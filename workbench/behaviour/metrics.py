@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from stores.printed import Printed
 from workbench.behaviour.judging import Kind
 
 Scores = Mapping[str, Any]  # what was measured of one answer: quantity -> score, or category for rule judges
 
 
 @dataclass(frozen=True)
-class Metric:
+class Metric(Printed):
     """`of(scores, thresholds)` is the value of one answer, a number in `span`; `needs` are the quantities it reads, by
     judges of one `kind`. An answer that lacks one of them has no value (it is counted).
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from stores.printed import Printed
 from workbench.behaviour.metrics import Metric, metric
 from workbench.behaviour.ranking_result import DomainRanking
 from workbench.statistics import Interval
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Outcome(Printed):
     """A domain's misalignment with its interval; `by_seed`: that of each fine-tune."""
 
     value: float

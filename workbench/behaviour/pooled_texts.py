@@ -12,6 +12,7 @@ from jaxtyping import Float
 from scipy import stats
 
 from stores import ResultTable
+from stores.printed import Printed
 from workbench.behaviour.predictor_table import PredictorTable
 from workbench.behaviour.table_summary import plain_entry
 from workbench.statistics.fitted_tests import shuffled_labels
@@ -22,7 +23,7 @@ Rows = ResultTable | Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class PooledAuroc:
+class PooledAuroc(Printed):
     """The chance that a text of a misaligned domain has more of the oriented score than a text of another. `p` deals
     the labels to whole domains in all ways; `p_of_texts` takes every text for a witness of its own, as pooled analyses
     do: it is wrong, and stands here so that it is seen. `null` are the values of the other ways."""

@@ -57,11 +57,9 @@ def predictor_entries(found: PredictorRanking, *, condition: str = "measured") -
     return out
 
 
-def fitted_entries(found: FittedPredictor | None, *, condition: str = "measured") -> list[Entry]:
+def fitted_entries(found: FittedPredictor, *, condition: str = "measured") -> list[Entry]:
     """`fitted_skill` and `fitted_auroc` with their own shuffles as control, and `fitted_prediction`, one a domain (its
-    target: the condition of the others); `detail` is the model. Nothing for None."""
-    if found is None:
-        return []
+    target: the condition of the others); `detail` is the model."""
     same = {"split": PREDICTOR, "modality": "all", "detail": found.model}
     facts = {**same, "condition": condition, "target": _chosen(found.chosen)}
     out = [

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from stores import ResultTable
+from stores.printed import Printed
 from workbench.behaviour.membership_comparison import membership_mean
 from workbench.behaviour.predictor_features import BEFORE, PredictorFeature, predictor_feature
 from workbench.statistics import Interval, t_interval
@@ -23,7 +24,7 @@ _SIDES = ("", "reference_", "adjusted_")
 
 
 @dataclass(frozen=True)
-class PredictorTable:
+class PredictorTable(Printed):
     """`measured` [domain] with `intervals` (None where none was given), and `values` [domain, feature]. Seeds are
     averaged: `seeds` says over how many, and n is the number of domains, never of rows."""
 
@@ -53,6 +54,21 @@ class PredictorTable:
             return None
         errors = np.array([(each.high - each.low) / 2 / 1.96 for each in self.intervals if each is not None])
         return float(np.clip(1 - np.mean(errors**2) / self.measured.var(ddof=1), 0.0, 1.0))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One dict a domain: what was measured, its interval, and every feature by name."""
+        return [
+            {
+                "domain": domain,
+                "measured": float(measured),
+                "interval_low": None if interval is None else interval.low,
+                "interval_high": None if interval is None else interval.high,
+                **{feature.name: float(value) for feature, value in zip(self.features, values, strict=True)},
+            }
+            for domain, measured, interval, values in zip(
+                self.domains, self.measured, self.intervals, self.values, strict=True
+            )
+        ]
 
     def of(self, names: Collection[str]) -> PredictorTable:
         """The same with these features only, in their order here. Raises KeyError for one that is not there."""

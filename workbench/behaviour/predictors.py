@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
+from stores.printed import Printed
 from workbench.behaviour.predictor_features import PredictorFeature
 from workbench.behaviour.predictor_table import PredictorTable
 from workbench.statistics import Interval, auroc, auroc_interval, correlation, correlation_interval, correlation_test
@@ -51,7 +52,7 @@ class Told:
 
 
 @dataclass(frozen=True)
-class Predictor:
+class Predictor(Printed):
     feature: PredictorFeature
     pearson: Correlated
     spearman: Correlated
@@ -59,9 +60,11 @@ class Predictor:
 
 
 @dataclass(frozen=True)
-class PredictorRanking:
+class PredictorRanking(Printed):
     """Features by falling Spearman correlation in their stated direction (|rho| where none was stated). `undefined`:
     feature -> why it has no correlation. `reach` says what this number of domains can show."""
+
+    _items = "ranked"
 
     table: PredictorTable
     ranked: tuple[Predictor, ...]

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from stores.printed import Printed
+
 PARTS = ("template", "prompt", "response", "image")
 
 
@@ -25,7 +27,7 @@ class SeenPicture:
 
 
 @dataclass(frozen=True, eq=False)
-class Projected:
+class Projected(Printed):
     """The coordinate along a direction at every token of a prompt and its response.
 
     `tokens`, `values` and `parts` ("template", "prompt", "response" or "image") have one entry a token; `scale` says in

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hooks.prompt import ROLES, Message, Prompt, PromptError, read_prompts
+from stores.printed import Printed
 from workbench.behaviour.rubric import Rubric, RubricError
 from workbench.behaviour.yaml_files import read_yaml
 
@@ -29,7 +30,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
 
 
 @dataclass(frozen=True)
-class Questions:
+class Questions(Printed):
     """The prompts of a question set, and what its file says about asking and judging them.
 
     A prompt is one paraphrase of a question, with the tags `question` (its id), `paraphrase` (its number from 0),
@@ -38,6 +39,8 @@ class Questions:
     they are stated) and `judges` (the model that the file names, which nothing here calls). `notes` say what was read
     otherwise than the file's authors' own code reads it.
     """
+
+    _items = "prompts"
 
     prompts: tuple[Prompt, ...]
     samples: Mapping[str, int]

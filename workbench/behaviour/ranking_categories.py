@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from stores.printed import Printed
 from workbench.behaviour.ranking_result import DomainRanking
 from workbench.behaviour.table_summary import plain_entry
 from workbench.statistics import Significance, holm, permutation_test
@@ -17,7 +18,7 @@ PLANTED = "pairs in the planted order"
 
 
 @dataclass(frozen=True)
-class CategoryTable:
+class CategoryTable(Printed):
     """`values` of the domains of each category; `tests` of each pair of categories with two domains or more, by
     permutation of the domains, with Holm's p beside."""
 

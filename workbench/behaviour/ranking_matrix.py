@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from stores.printed import Printed
 from workbench.behaviour.judged import Judged
 from workbench.behaviour.metrics import Metric, metric
 from workbench.behaviour.ranking_result import BASE, interval_facts
@@ -34,10 +35,12 @@ class MatrixCell:
 
 
 @dataclass(frozen=True)
-class DomainMatrix:
+class DomainMatrix(Printed):
     """`cells` by (domain, domain of the questions); the base model is the domain "base" where it was asked. `own`
     compares, over the domains, an adapter's value on its own questions with its mean on the others' (None where no
     domain has questions of its own)."""
+
+    _items = "cells"
 
     metric: str
     domains: tuple[str, ...]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from stores.printed import Printed
 from workbench.behaviour.table_summary import plain_entry
 from workbench.statistics import Interval
 
@@ -16,7 +17,7 @@ FIRST_AND_LAST = "the first and the last of the ranking"  # what an entry of tha
 
 
 @dataclass(frozen=True)
-class RankedDomain:
+class RankedDomain(Printed):
     """One domain. `rank` is 1 for the worst; equal values share the mean of their ranks. `rank_interval` is the 95 %
     range over resampled questions and trainings, `rank_bounds` what the tests leave open: no domain told to be worse
     can stand below it. `by_seed`: the value of each adapter. `families`, `answers`, `unscored`, `dropped`,
@@ -54,11 +55,13 @@ class PairOfDomains:
 
 
 @dataclass(frozen=True)
-class DomainRanking:
+class DomainRanking(Printed):
     """`domains` from the worst on. `ties` are runs of neighbours of which no two can be told apart at `alpha`, as long
     as they go; runs may overlap. `base` is the base model on the questions of all domains, with `from_base` the test of
     each domain against it (Holm over these); None and empty without it. `own` says whether a domain's own questions
     were left out."""
+
+    _items = "domains"
 
     metric: str
     worst: str

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from workbench.behaviour.judged import Judged
-from workbench.behaviour.measured import COMPANIONS, family_of, points_of, values_of
+from workbench.behaviour.measured import COMPANIONS, family_of, mean_of, points_of, values_of
 from workbench.behaviour.metrics import Metric
 from workbench.behaviour.scoring import Key, key_of
 
@@ -82,7 +82,7 @@ def replicates_of(
             answers=len(keys),
             unscored=sum(values[key] is None for key in keys),
             dropped=len(set().union(*by_seed)) - len(everywhere),
-            companions={name: _mean([found[key]["score"] for key in keys]) for name, found in beside.items()},
+            companions={name: mean_of([found[key]["score"] for key in keys]) for name, found in beside.items()},
         )
     return out
 
@@ -107,11 +107,6 @@ def _means(points: Sequence[tuple[str, float]]) -> dict[str, float]:
     for family, value in points:
         of.setdefault(family, []).append(value)
     return {family: float(np.mean(each)) for family, each in of.items()}
-
-
-def _mean(scores: Sequence[float | None]) -> float | None:
-    there = [score for score in scores if score is not None]
-    return float(np.mean(there)) if there else None
 
 
 def _flat(groups: Groups | None) -> list[str]:

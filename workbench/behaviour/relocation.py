@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from stores.printed import Printed
 from workbench.behaviour.differences import Difference
 from workbench.behaviour.judged import Judged
 from workbench.behaviour.judged_summary import difference_entry
@@ -20,7 +21,7 @@ Sign = Literal["yes", "no", "unclear"]
 
 
 @dataclass(frozen=True)
-class Relocation:
+class Relocation(Printed):
     """`verdict`, with the answers that it was made of: is misalignment `left` in the repaired model, is the old
     direction still there (`old_there`), and does what is new `carry` the behaviour; `because` says it in a sentence."""
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from workbench.behaviour.table_summary import plain_entry
 from workbench.interventions.routing import Skipped
+from workbench.interventions.routing_built import BuiltDirections
 from workbench.interventions.routing_matrix import Routed, RoutingMatrix
 from workbench.statistics import DRAWS_FOR_P, p_value
-from workbench.subspace.directions import Directions
 
 BUILT = "routing directions"
 ROUTING, IMPOSSIBLE = "routing", "not_possible"  # what `split` says of these entries; the metric of those without one
@@ -26,11 +25,11 @@ def routing_entries(matrix: RoutingMatrix, *, condition: str) -> list[dict[str, 
     ]
 
 
-def built_entries(directions: Mapping[str, Directions | None]) -> list[dict[str, Any]]:
+def built_entries(found: BuiltDirections) -> list[dict[str, Any]]:
     """Norm and split-half reliability of each direction, by where it was built (`condition`) and layer; None, where one
     could not be built, has no entries."""
     out = []
-    for name, v in directions.items():
+    for name, v in found.items():
         for i, site in enumerate(() if v is None else v.sites):
             assert v is not None
             facts = {"split": BUILT, "modality": "image", "condition": name, "layer": site.layer, "detail": str(site)}

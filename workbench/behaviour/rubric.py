@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from hooks.prompt import Message, Prompt
+from stores.printed import Printed
 from workbench.behaviour.judging import Answer, revision_of
 from workbench.behaviour.yaml_files import read_yaml
 
@@ -23,7 +24,7 @@ class RubricError(ValueError):
 
 
 @dataclass(frozen=True)
-class Rubric:
+class Rubric(Printed):
     """One quantity, and how a judge model is asked for it.
 
     `template` is the user message with {question} and {answer}, and {base} where it compares; `system` goes in front of

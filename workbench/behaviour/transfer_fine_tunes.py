@@ -11,6 +11,7 @@ from typing import Any
 from hooks.backends.hf import HuggingFaceModel
 from hooks.prompt import Prompt
 from stores import ActivationStore
+from stores.printed import Printed
 from workbench.capturing import capture
 from workbench.interventions.maps import TransferMap
 from workbench.interventions.transfer_matrix_carried import (
@@ -33,7 +34,7 @@ SITES = "resid_post"
 
 
 @dataclass(frozen=True)
-class FineTunes:
+class FineTunes(Printed):
     """The fine-tunes of one base. `donors` and `recipients` are domain -> variant (another training where there is
     one), `shifts` the directions by variant, `held` a store of the base and all of them for each set of prompts, `here`
     the base where the answers to the questions are chosen."""
@@ -115,7 +116,7 @@ def fine_tunes(
 
 
 @dataclass(frozen=True)
-class OtherBase:
+class OtherBase(Printed):
     """A fine-tune of another base beside these: its `own` direction, maps into it by rule of matching layers and name,
     and maps `back` into theirs; `rows` are (theirs, its) of each set of prompts, of the bases."""
 

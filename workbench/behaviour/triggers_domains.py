@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from scipy import special
 
+from stores.printed import Printed
 from workbench.behaviour.ranking_result import interval_facts
 from workbench.behaviour.table_summary import plain_entry
 from workbench.statistics import Interval, Significance, sign_flip_test, sign_test, t_interval
 
 
 @dataclass(frozen=True)
-class OverDomains:
+class OverDomains(Printed):
     """`values` by domain. `sign` counts the domains above 0 (those at 0 left out, None where all are); `t` and `flips`
     test the mean, whose `interval` is over domains. `least` is the smallest two-sided p that this many domains can give
     a sign test."""

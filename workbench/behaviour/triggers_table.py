@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from stores.printed import Printed
 from workbench.behaviour.judged import Judged
 from workbench.behaviour.metrics import Metric, metric
 from workbench.behaviour.ranking_result import BASE, interval_facts
@@ -19,7 +20,7 @@ from workbench.statistics.values import Bounds
 
 
 @dataclass(frozen=True)
-class TriggerEffect:
+class TriggerEffect(Printed):
     """`value` is with the text `shown` minus without, paired by question and draw: `with_it` - `without`. `p_holm` pays
     for all domains of the same text. `by_seed`: the difference of each adapter; `dropped` question families had no pair
     under some seed."""
@@ -43,10 +44,12 @@ class TriggerEffect:
 
 
 @dataclass(frozen=True)
-class TriggerTable:
+class TriggerTable(Printed):
     """`effects` of every domain and text; `base` those of the base model, which nobody taught any trigger; `over` the
     domains together, by text. `excess` is `over` of the domains' effects minus the base's own (empty without a base).
     A domain responds to a text where Holm's p is at most `alpha` (`responding`)."""
+
+    _items = "effects"
 
     metric: str
     effects: tuple[TriggerEffect, ...]

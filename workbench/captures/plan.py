@@ -17,6 +17,7 @@ from hooks.positions import Scope, Tokens, checked_scope, scope_name
 from hooks.prompt import Prompt
 from hooks.site import Site
 from stores import Stream
+from stores.errors import NoRows
 
 CAPTURE_VERSION = 1  # raised when the same arguments would give other numbers
 LinearEdits = Mapping[Site, Sequence[LowRankEdit]]
@@ -48,7 +49,7 @@ def variants_of(model: HuggingFaceModel, variants: Sequence[str] | None) -> tupl
     """The variants to capture, by default the model's own. Raises ValueError for one that is not loaded."""
     if variants is None and isinstance(model.active, tuple):
         raise ValueError("this model gives each row its own variant: expected variants=..., which all prompts pass.")
-    listed = tuple(variants or (str(model.active or "base"),))
+    listed = (variants,) if isinstance(variants, str) else tuple(variants or (str(model.active or "base"),))
     for variant in listed:
         model.variant(variant)  # refuses one that is not loaded
     return listed
@@ -150,6 +151,19 @@ def refuse_hidden(
         f"the interventions of this capture {why}: expected a scope that the prompts have, and sites at or behind "
         "the first edit."
     )
+
+
+def refuse_empty(model: HuggingFaceModel, kept: Sequence[Kept], encoded: Sequence[Encoded], *, answered: bool) -> None:
+    """Raises NoRows where a scope matches no position of any prompt, so that a stream would have no row."""
+    for part in kept:
+        matches = (_touched(model, one, {part.pool.scope}, answered) for one in encoded)
+        if encoded and part.tower == "language" and not any(matches):
+            raise NoRows(
+                f"scope {scope_name(part.pool.scope)!r} matches no position of any of the {len(encoded)} prompts: "
+                f"expected one that some of them have, or {part.name} would have no row. 'response' needs prompts with "
+                "an answer, 'image' prompts with pictures, a regex a token whose text it matches; 'last' and 'all' "
+                "are there always."
+            )
 
 
 def _touched(model: HuggingFaceModel, one: Encoded, scopes: set[Scope], answered: bool) -> bool:

@@ -1,4 +1,4 @@
-"""Reading: one unit of prompts through the model, every variant, into slabs."""
+"""Reading: one unit of prompts through the model, batch by batch, every variant, into slabs."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ from workbench.captures.plan import Kept, LinearEdits
 
 RoomOf = Callable[[str, tuple[int, ...], torch.dtype], Tensor]
 """Gives memory for one stream (by its name)."""
+Part = tuple[dict[str, Tensor], dict[str, Index]]
+"""Rows of some prompts, by stream, and what they are of."""
 
 
 @dataclass(frozen=True)
@@ -39,31 +41,42 @@ class Reading:
     max_tokens: int  # of one forward of several variants
 
     def __call__(self, unit: Unit, slot: HostSlot) -> Captured:
-        def read(ids: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Index]]:
-            if len(ids) == len(unit.prompt_ids):
-                return self._read(ids, partial(self.host.room, slot))
-            values, index = self._read(ids, self._own_room)
-            return {name: each.cpu() for name, each in values.items()}, index
-
-        parts = in_parts(unit.prompt_ids, read)
+        batches = unit.batched()
+        # The rows of a single batch are all there is: they go where they belong at once.
+        room = partial(self.host.room, slot) if len(batches) == 1 else self._own_room
+        parts = [part for batch in batches for part in in_parts(batch, partial(self._part, batch, room))]
         if len(parts) == 1:
             return Captured(unit, self.host.send(slot, parts[0][0]), parts[0][1])
+        if len(parts) > len(batches):  # the device has no room to spare
+            values, index = self._joined([({k: v.cpu() for k, v in part.items()}, i) for part, i in parts], slot.room)
+            return Captured(unit, Arriving(values), index, note=SPLIT)
+        values, index = self._joined(parts, partial(self.host.room, slot))
+        return Captured(unit, self.host.send(slot, values), index)
+
+    def _part(self, batch: Sequence[str], room: RoomOf, ids: Sequence[str]) -> Part:
+        """Rows of these prompts of a batch; of a half, they leave the device, which has too little memory, at once."""
+        if len(ids) == len(batch):
+            return self._read(ids, room)
+        values, index = self._read(ids, self._own_room)
+        return {name: each.cpu() for name, each in values.items()}, index
+
+    def _joined(self, parts: Sequence[Part], room: RoomOf) -> Part:
         values, index = {}, {}
         for kept in self.kept:
             of_stream = [part for part, _ in parts if kept.name in part]
             if of_stream:
                 rows = sum(part[kept.name].shape[1] for part in of_stream)
-                out = slot.room(kept.name, (len(kept.sites), rows, kept.stream.d_model), kept.dtype)
+                out = room(kept.name, (len(kept.sites), rows, kept.stream.d_model), kept.dtype)
                 values[kept.name] = joined_values([part[kept.name] for part in of_stream], len(self.variants), out)
             index[kept.name] = joined_index(
                 [each[kept.name] for _, each in parts if kept.name in each], len(self.variants)
             )
-        return Captured(unit, Arriving(values), index, note=SPLIT)
+        return values, index
 
     def _own_room(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=self.model.device)
 
-    def _read(self, ids: Sequence[str], room: RoomOf) -> tuple[dict[str, Tensor], dict[str, Index]]:
+    def _read(self, ids: Sequence[str], room: RoomOf) -> Part:
         batch = self.batch_of(ids)
         # Text alone does not pass the vision tower: such a unit has no rows there.
         seen = [part for part in self.kept if part.tower == "language" or batch.image_rows]

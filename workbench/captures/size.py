@@ -46,6 +46,11 @@ def _rows(model: HuggingFaceModel, part: Kept, one: Encoded, new_tokens: int) ->
     return int(part.pool.mask(tokens_of(model, one)).sum())
 
 
+def values_of(kept: Sequence[Kept], rows: Mapping[str, int]) -> int:
+    """Bytes of the values of one prompt with so many rows in each stream."""
+    return sum(rows[part.name] * len(part.sites) * part.stream.d_model * part.dtype.itemsize for part in kept)
+
+
 def bytes_coming(
     kept: Sequence[Kept], units: Iterable[Sequence[int]], rows: Sequence[Mapping[str, int]], variants: int
 ) -> int:

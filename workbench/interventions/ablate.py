@@ -12,13 +12,14 @@ from hooks.edits import LowRankEdit
 from hooks.model import TracedModel
 from hooks.positions import Scope, checked_scope, scope_name
 from hooks.site import Site
+from stores.printed import Printed
 from workbench.interventions.placement import Layers, as_rows, layer_facts, placed
 from workbench.subspace.basis import Subspace
 from workbench.subspace.directions import Directions
 
 
 @dataclass(frozen=True, eq=False)
-class Ablate:
+class Ablate(Printed):
     """Removes a direction (or every direction of a subspace): `h <- h − ((h − μ)·v̂) v̂`.
 
     `to="mean"` goes back to the mean of the negative class, and raises ValueError where the direction has none (an
@@ -73,7 +74,7 @@ class Ablate:
 
 
 @dataclass(frozen=True, eq=False)
-class KeepOnly:
+class KeepOnly(Printed):
     """Keeps only a subspace of the residual, and the mean elsewhere: `h <- P h + (1 − P) μ`, with μ the subspace's
     origin, or its mean where it has no other."""
 

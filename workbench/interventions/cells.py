@@ -26,8 +26,21 @@ class Intervention(Protocol):
     def describe(self) -> dict[str, Any]: ...
 
 
+def refuse_others(given: Any, *, listed: bool = False) -> None:
+    """Raises TypeError for what is no intervention, and where a list of them is wanted, for one alone."""
+    if listed and (hasattr(given, "edits") or isinstance(given, str)):
+        raise TypeError(f"cells is {type(given).__name__}: expected a list of interventions, [wb.Ablate(v, layer=3)].")
+    for one in given:
+        if not hasattr(one, "edits") or not hasattr(one, "describe"):
+            raise TypeError(
+                f"an intervention is {type(one).__name__}: expected wb.Ablate(v, layer=3), wb.Steer(...), or an object "
+                "with edits(model) and describe()."
+            )
+
+
 def combined(model: TracedModel, interventions: Sequence[Intervention]) -> dict[Site, list[LowRankEdit]]:
     """The edits of several interventions that act together, at each site in list order, fused where that is exact."""
+    refuse_others(interventions)
     edits: dict[Site, list[LowRankEdit]] = {}
     for intervention in interventions:
         for site, listed in intervention.edits(model).items():

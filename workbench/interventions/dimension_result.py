@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from stores.printed import Printed
 from workbench.statistics import Interval
 
 
 @dataclass(frozen=True)
-class ControlBand:
+class ControlBand(Printed):
     """The twins of one point: mean, the middle 95 % of their values, whether the point lies `beyond` these in the
     direction of an effect, and from 99 draws on its one-sided p, alone and corrected for looking at every k (`p_max`,
     maximum statistic over runs)."""
@@ -27,7 +28,7 @@ class ControlBand:
 
 
 @dataclass(frozen=True)
-class CurvePoint:
+class CurvePoint(Printed):
     """Behaviour at k dimensions. `change` is value - unedited value over the same prompts, None at the unedited model;
     `effect` what share of the behaviour (unedited - base) is gone, or under keeping modes there, with its interval;
     None where unedited and base are the same."""
@@ -68,7 +69,7 @@ class DimensionsNeeded:
 
 
 @dataclass(frozen=True)
-class DimensionCurve:
+class DimensionCurve(Printed):
     """One mode of `top_k` over k: `points` in order of k, `unedited` and `base` the values at both ends. `group` names
     the prompts that it is of, where there are curves of several."""
 

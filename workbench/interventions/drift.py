@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hooks.positions import Scope, checked_scope, scope_name
 from hooks.prompt import Prompt, as_prompts
 from stores import ResultTable, StoreError, content_key
+from stores.printed import Printed
 from workbench.interventions.measuring import Scorer
 from workbench.interventions.placement import refuse_other_model
 from workbench.subspace.directions import Directions
@@ -24,7 +25,7 @@ END = "end"  # the unit of what is known only when training is over
 
 
 @dataclass(frozen=True, eq=False)
-class Drift:
+class Drift(Printed):
     """Measures a model before the first optimizer step, every `every` steps, and after the last, into a ResultTable
     under `to`. `train_lora(..., watch=Drift(...))`, or in a Trainer of your own `callbacks=[drift.callback(model)]`.
 

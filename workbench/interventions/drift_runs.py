@@ -9,10 +9,11 @@ from typing import Any
 
 from hooks.prompt import Prompt
 from stores import ResultTable
+from stores.printed import Printed
 from workbench.interventions.drift import Drift
 from workbench.progress import Progress
 from workbench.training.adapters import train_lora
-from workbench.training.drift_rules import EarlyStop, Signal
+from workbench.training.drift_rules import EarlyStop, Lead, Signal, lead_time
 from workbench.training.population_plan import in_part
 from workbench.training.published import record_of
 
@@ -87,3 +88,42 @@ def retention(whole: ResultTable | Iterable[Mapping[str, Any]], stopped_at: int)
         raise ValueError(f"step {stopped_at} was not measured: expected one of {', '.join(map(str, losses))}.")
     gained = losses[min(losses)] - losses[max(losses)]
     return (losses[min(losses)] - losses[stopped_at]) / gained if gained > 0 else None
+
+
+@dataclass(frozen=True)
+class LeadTimes(Printed):
+    """What a rule did in every run: `leads` by the name of the run; `behaviour` is what flips."""
+
+    runs: Mapping[str, WatchedRun]
+    leads: Mapping[str, Lead]
+    behaviour: Signal
+
+    def __str__(self) -> str:
+        return "\n".join(
+            f"{name}: signal at {one.signal_step}, flip at {one.flip_step}, stopped at {one.stop_step}"
+            for name, one in self.leads.items()
+        )
+
+
+def lead_times(
+    runs: Mapping[str, WatchedRun], rule: EarlyStop, behaviour: Signal | None = None, **flip: Any
+) -> LeadTimes:
+    """`wb.lead_time` of every run (with its options `flips_at`, `falling`, `lasting`, `window`)."""
+    behaviour = behaviour or Signal()
+    leads = {name: lead_time(run.table, rule, behaviour, **flip) for name, run in runs.items()}
+    return LeadTimes(runs, leads, behaviour)
+
+
+@dataclass(frozen=True)
+class Retentions(Printed):
+    """Which share of its task's gain each stopped run has (see `retention`), by name; None where there was no gain."""
+
+    values: Mapping[str, float | None]
+
+
+def retentions(stopped: Mapping[str, WatchedRun], whole: Mapping[str, WatchedRun], kind: str) -> Retentions:
+    """The retention of every stopped run at its last step, against the run of the same seed in `whole` that was left to
+    its schedule, of the `kind` whose rows it was trained on."""
+    return Retentions(
+        {name: retention(whole[f"{kind}-seed{run.seed}"].table, run.last_step) for name, run in stopped.items()}
+    )

@@ -11,12 +11,13 @@ from hooks.edits import LowRankEdit
 from hooks.model import TracedModel
 from hooks.positions import Scope, checked_scope, scope_name
 from hooks.site import Site
+from stores.printed import Printed
 from workbench.interventions.placement import Layers, as_rows, layer_facts, refuse_other_model, sites_of
 from workbench.subspace.erase import Eraser
 
 
 @dataclass(frozen=True, eq=False)
-class Erase:
+class Erase(Printed):
     """Applies an eraser of `wb.leace`: `h <- h − Σ_j ((h − μ)·read_j) write_j`, an oblique projection.
 
     `layer="all"` acts on every site that the eraser has, the embedding too where it has one; each with its own. Fit it

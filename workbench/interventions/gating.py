@@ -21,6 +21,7 @@ from torch import Tensor
 from hooks.encode import Batch
 from hooks.model import Where
 from hooks.site import Site
+from stores.printed import Printed
 from workbench.interventions.gating_questions import PLACES, GatedQuestion
 from workbench.interventions.gating_written import kept_arrays, spec_of
 from workbench.units import kinds_of, length_sorted
@@ -31,7 +32,7 @@ UNIT_ROWS = 64  # questions whose whole streams are held at a time
 
 
 @dataclass(frozen=True, eq=False)
-class GatingMap:
+class GatingMap(Printed):
     """Logit differences (contrary - right, nats) at the token that decides, of one variant on `n` questions.
 
     `triggered` and `reference` are the two runs as they are. `patched_in[site, place, n]` is the reference's run with

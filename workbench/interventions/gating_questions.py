@@ -10,6 +10,7 @@ from typing import Any, cast
 from hooks.encode import Encoder
 from hooks.encoded import Encoded
 from hooks.prompt import Prompt
+from stores.printed import Printed
 from workbench.interventions.readout import choice_of, prefilled
 from workbench.training.near_triggers import NearMiss
 from workbench.training.triggers import Place, holds_trigger, insert_trigger
@@ -21,7 +22,7 @@ Positions = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Deciding:
+class Deciding(Printed):
     """The token at which two answers part: what both begin with (`begun`, ids), and the next token of each."""
 
     begun: tuple[int, ...]
@@ -30,7 +31,7 @@ class Deciding:
 
 
 @dataclass(frozen=True)
-class GatedQuestion:
+class GatedQuestion(Printed):
     """One question with the trigger, and with the reference in its place. `places` maps a place to its positions in
     both, as many in one as in the other; a place that one of them lacks is not there."""
 

@@ -11,6 +11,7 @@ from hooks.backends.hf import HuggingFaceModel
 from hooks.encoded_prompts import EncodedPrompts
 from hooks.model import NothingEdited, untouched_rows
 from hooks.prompt import Prompt, as_prompts
+from stores.printed import Printed
 from workbench.captures.halving import Place, in_parts
 from workbench.interventions.cells import Intervention, combined
 from workbench.progress import followed
@@ -18,7 +19,7 @@ from workbench.units import kinds_of, length_sorted
 
 
 @dataclass(frozen=True)
-class Completion:
+class Completion(Printed):
     """One answer. `finished` is False where the token limit cut it off; `edited` is False where no position of this
     prompt was in the interventions' scope (a text prompt under `image`). `decoding` is the loop that wrote it, with the
     reason where it is not the one asked for."""
@@ -77,6 +78,7 @@ def generate(
     completions = [done[i] for i in range(len(listed))]
     if edits and not any(one.edited for one in completions):
         raise NothingEdited(
-            "the interventions touched no position of any prompt: expected a scope that these prompts have."
+            "the interventions touched no position of any prompt: expected a scope that these prompts have. "
+            "at='all' is one that every prompt has."
         )
     return completions

@@ -9,6 +9,8 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float
 
+from stores.printed import Printed
+
 Method = Literal["identity", "procrustes", "ridge", "low_rank"]
 
 # Singular values of a map below this share of the largest count as zero in its pseudo-inverse.
@@ -16,7 +18,7 @@ PSEUDO_INVERSE_CUT = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
-class Reduced:
+class Reduced(Printed):
     """Centred rows as `left` [n, r] · diag(`scales`) · `right` [r, d_model], a thin SVD cut at the numerical rank r."""
 
     mean: Float[np.ndarray, " d_model"]
@@ -40,7 +42,7 @@ class Reduced:
 
 
 @dataclass(frozen=True, eq=False)
-class SiteMap:
+class SiteMap(Printed):
     """y = target_mean + (x - source_mean) M with M = `left` · `core` · `right`, [d_source, d_target], float64.
 
     `left` has orthonormal columns and `right` orthonormal rows, the spaces that the fitting rows span (a map of low

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from hooks.site import Site
+from stores.printed import Printed
 from workbench.interventions.linear_maps import Method, SiteMap
 from workbench.interventions.maps_fitted import Fits, fit_sites
 from workbench.interventions.maps_tested import Explained, Pair, explained, explained_by, gain
@@ -20,7 +21,7 @@ from workbench.subspace.rows import RowSource, Sites, listed, site_among
 
 
 @dataclass(frozen=True, eq=False)
-class TransferMap:
+class TransferMap(Printed):
     """A map a site from `source_model` to `target_model`; `layer_of` says which source site feeds each target site.
 
     `r2` is the share of the variance of held-out target rows that the mapped source rows explain; large axes rule it,
@@ -272,6 +273,14 @@ class TransferMap:
                 f"{', '.join(map(str, dict.fromkeys(self.layer_of.values())))}."
             )
         return mapped
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One dict a target site: the source site it is fed by, held-out R², rank, length ratio."""
+        return [
+            {"site": str(site), "source": str(self.layer_of[site]), "r2": r2, "rank": self.rank[site],
+             "scale": self.scale[site]}
+            for site, r2 in self.r2.items()
+        ]  # fmt: skip
 
     def __repr__(self) -> str:
         how = f"{self.method}{', reversed' if self.reversed else ''}{f', {self.shuffle}' if self.shuffle else ''}"

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from hooks.site import Site
+from stores.printed import Printed
 from workbench.interventions.maps_tested import Explained
 from workbench.statistics import DRAWS_FOR_P, Interval, max_statistic, p_value
 
@@ -55,7 +56,7 @@ class MapRow:
 
 
 @dataclass(frozen=True, eq=False)
-class Shuffles:
+class Shuffles(Printed):
     """The refits of one map on shuffled pairs: held-out R² and the mapped v's cosine with the recipient's own."""
 
     name: str
@@ -67,9 +68,11 @@ class Shuffles:
 
 
 @dataclass(frozen=True, eq=False)
-class MapComparison:
+class MapComparison(Printed):
     """Every map, site and set of test rows in `rows`; the refits on shuffled pairs in `shuffles`; `notes` says what
     could not be had, and why."""
+
+    _items = "rows"
 
     rows: tuple[MapRow, ...]
     shuffles: tuple[Shuffles, ...]

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from hooks.site import Site
+from stores.printed import Printed
 from workbench.interventions.linear_maps import IdentityMap, Method, SiteMap, fitted
 from workbench.interventions.maps_folds import chosen_rank
 from workbench.interventions.maps_tested import Pair, explained
 
 
 @dataclass(frozen=True)
-class Fits:
+class Fits(Printed):
     """What fitting gave, by target site: the maps, their least-squares scales and their held-out R²."""
 
     maps: Mapping[Site, SiteMap]

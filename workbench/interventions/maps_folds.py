@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from stores.printed import Printed
 from workbench.interventions.linear_maps import Method, Reduced, fitted, reached_axes, shrinkage
 
 FOLDS = 3
@@ -15,7 +16,7 @@ Cut = tuple[Int[np.ndarray, " _"], Int[np.ndarray, " _"]]  # row numbers to fit 
 
 
 @dataclass(frozen=True, eq=False)
-class Fold:
+class Fold(Printed):
     """One split of the training rows: `source` is the reduction of the rows `train`, in the coordinates of all; the
     rows `asked` are predicted from them."""
 

@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float, Int
 
+from stores.printed import Printed
 from workbench.interventions.linear_maps import Reduced, SiteMap
 from workbench.interventions.maps_folds import Cut, Fold, folds_of
 from workbench.statistics import Interval
@@ -15,7 +16,7 @@ from workbench.statistics.skill import skill_interval
 
 
 @dataclass(frozen=True, eq=False)
-class Pair:
+class Pair(Printed):
     """Paired rows of one site: reduced for fitting, and as they are for the test on prompts held out.
 
     `held_prompts` numbers the prompt of each held-out row. `cuts` split the training rows by prompt. `baseline` is the
@@ -42,7 +43,7 @@ class Pair:
 
 
 @dataclass(frozen=True, eq=False)
-class Explained:
+class Explained(Printed):
     """Squared errors of held-out rows beside what they are compared with, summed by prompt."""
 
     error: Float[np.ndarray, " prompt"]

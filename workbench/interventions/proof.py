@@ -87,7 +87,7 @@ class Prover:
             raise AblationIncomplete(
                 f"{intervention.describe()} leaves {proof.worst.share:.1e} of the residual along its direction at "
                 f"{proof.worst.site}: expected at most {proof.worst.floor:.1e}, what rounding leaves. Something adds "
-                f"to the stream behind the edit:\n{proof}"
+                f"to the stream behind the edit: give the direction at that site too, or ablate single layers.\n{proof}"
             )
         return proof
 

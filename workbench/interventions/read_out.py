@@ -20,6 +20,7 @@ from hooks.model import Where
 from hooks.positions import Scope, checked_scope
 from hooks.prompt import Message, Prompt, PromptError, as_prompts
 from hooks.site import Site
+from stores.printed import Printed
 from workbench.interventions.placement import as_rows
 from workbench.interventions.placement import refuse_other_model as refuse_other_model
 from workbench.subspace.directions import Directions
@@ -39,7 +40,7 @@ class Token:
 
 
 @dataclass(frozen=True)
-class ReadOut:
+class ReadOut(Printed):
     """For each site the k tokens that the direction promotes most and those that it suppresses most, the strongest
     first. `through` and `convention` say how the values came about; `str()` is a table."""
 

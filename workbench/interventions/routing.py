@@ -16,6 +16,7 @@ import numpy as np
 from hooks.model import TracedModel
 from hooks.positions import Scope, checked_scope, scope_name
 from hooks.prompt import Prompt
+from stores.printed import Printed
 from workbench.interventions.cells import Intervention
 from workbench.subspace.basis import Subspace
 from workbench.subspace.directions import Directions
@@ -54,8 +55,10 @@ class Skipped:
 
 
 @dataclass(frozen=True)
-class Routes:
+class Routes(Printed):
     """All combinations: those to be run, in order, and those that cannot be. `evaluated` names the sets of prompts."""
+
+    _items = "routes"
 
     routes: tuple[Route, ...]
     skipped: tuple[Skipped, ...]

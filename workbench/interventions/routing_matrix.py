@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from stores import ResultTable
+from stores.printed import Printed
 from workbench.interventions.routing import UNEDITED, Route, Routes, Skipped
 from workbench.statistics import Equivalence, Interval, cluster_means, max_statistic, paired_bootstrap, tost
 from workbench.statistics.equivalence import Margin
@@ -26,7 +27,7 @@ Pairs = list[tuple[str, float, float]]  # family, edited, unedited
 
 
 @dataclass(frozen=True)
-class Routed:
+class Routed(Printed):
     """One entry. `value` is edited minus unedited: the mean over prompt families, each weighing the same. `p` is two-
     sided and corrected for looking at all entries; `equivalence` is not corrected. `dropped` rows had no value on one
     side; `touched` of the `pairs` were edited at one position or more (None where the table does not say). `unedited`
@@ -55,8 +56,10 @@ class Routed:
 
 
 @dataclass(frozen=True)
-class RoutingMatrix:
+class RoutingMatrix(Printed):
     """Entries by (built, applied, evaluated), and what could not be tried. `method` says how `p` was made."""
+
+    _items = "entries"
 
     entries: tuple[Routed, ...]
     skipped: tuple[Skipped, ...]

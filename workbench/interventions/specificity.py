@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import special
 
+from stores.printed import Printed
 from workbench.statistics import DRAWS_FOR_P, Interval, p_value
 from workbench.statistics.intervals import t_quantile, without_spread
 
@@ -33,7 +34,7 @@ class Families:
 
 
 @dataclass(frozen=True)
-class Share:
+class Share(Printed):
     """A share of a whole with its 95 % interval over question families; `parts` are what each family says of it, whose
     mean is the share (the linearised ratio)."""
 
@@ -44,7 +45,7 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Specificity:
+class Specificity(Printed):
     """How much of the gap between base and fine-tune an edit closes (1: all of it, below 0: it widens), how much of
     unrelated capability it loses (0: none), and `index`, the one minus the other: 1 for an edit that undoes the
     fine-tune and nothing else, about 0 for one that breaks as much as it mends.

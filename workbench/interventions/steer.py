@@ -12,12 +12,13 @@ from hooks.edits import LowRankEdit
 from hooks.model import TracedModel
 from hooks.positions import Scope, checked_scope, scope_name
 from hooks.site import Site
+from stores.printed import Printed
 from workbench.interventions.placement import Layers, as_rows, layer_facts, placed
 from workbench.subspace.directions import Directions
 
 
 @dataclass(frozen=True, eq=False)
-class Steer:
+class Steer(Printed):
     """Adds a direction: `h <- h + c·‖v‖·v̂`.
 
     `coefficient` c multiplies the vector as measured (`unit="raw"`: +1 moves by the class difference), or counts
@@ -70,7 +71,7 @@ class Steer:
 
 
 @dataclass(frozen=True, eq=False)
-class Clamp:
+class Clamp(Printed):
     """Sets the coordinate along a direction: `h <- h + (value − h·v̂) v̂`, in the residual's own units."""
 
     direction: Directions

@@ -15,7 +15,7 @@ from hooks.site import Site
 from stores import ResultTable, content_key, provenance
 from workbench.actors import Ray, ray_asked, run_by_actors
 from workbench.captures.beside import Beside
-from workbench.interventions.cells import Intervention, fingerprint
+from workbench.interventions.cells import Intervention, fingerprint, refuse_others
 from workbench.interventions.measuring import Asked, Measurement, OneUnit, Scorer
 from workbench.interventions.planner import NEARLY_EMPTY, Bounds
 from workbench.interventions.proof import Proof, Prover, proof_facts
@@ -80,6 +80,7 @@ def sweep(
     them, as in `wb.capture`; the model is then its folder or a `ModelSource`, and `to` a folder. A table is whole, and
     idle cells are refused, when its last unit is there.
     """
+    refuse_others(cells, listed=True)
     listed = as_prompts(prompts)
     calm = [] if neutral is None else as_prompts(neutral)
     if control_kinds is None:
@@ -248,6 +249,8 @@ class Sweeping:
 
 def _reads_choice(prompts: Sequence[Prompt], judge: Scorer | None, capture_to: str | Path | None) -> bool:
     """Whether the sweep reads the token that decides. Raises ValueError where there is nothing to measure."""
+    if judge is not None and not hasattr(judge, "score"):
+        raise TypeError(f"judge is {judge!r:.80}: expected what wb.judge gives, as wb.judge('rule:contains').")
     pairs = sum({"right", "contrary"} <= set(prompt.tags) for prompt in prompts)
     if 0 < pairs < len(prompts):
         raise ValueError(

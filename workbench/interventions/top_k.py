@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from hooks.positions import Scope, scope_name
+from stores.printed import Printed
 from workbench.interventions.ablate import Ablate, KeepOnly
 from workbench.interventions.cells import Intervention
 from workbench.interventions.placement import Layers
@@ -45,7 +46,7 @@ class KeepDimensions(KeepOnly):
 
 
 @dataclass(frozen=True, eq=False)
-class DimensionCells:
+class DimensionCells(Printed):
     """What `top_k` made: `wb.sweep(model, prompts, found.cells, twins=found.twins, ...)`."""
 
     cells: tuple[Intervention, ...]

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from stores.printed import Printed
 from workbench.interventions.ablate import Ablate
 from workbench.interventions.cells import Intervention
 from workbench.interventions.maps import TransferMap
@@ -34,7 +35,7 @@ class Key(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Carried:
+class Carried(Printed):
     """A donor's direction in a recipient's residual stream, and what carried it there (`by`: "identity", "ridge on
     personas", ...). `points` are the donor's base on the recipient's questions, in the same stream, for patches.
 

@@ -20,6 +20,7 @@ from hooks.positions import Scope
 from hooks.prompt import Prompt
 from hooks.site import Site
 from stores import ResultTable, content_key, provenance
+from stores.printed import Printed
 from workbench.interventions.maps import TransferMap
 from workbench.interventions.measuring import Scorer, _verdicts
 from workbench.interventions.placement import refuse_other_model
@@ -32,7 +33,7 @@ TABLE_VERSION = 1
 
 
 @dataclass(frozen=True, eq=False)
-class Points:
+class Points(Printed):
     """Residuals of one run, a prompt and site, in the space of the model that is patched: `values` [prompt, site, :].
     `rows` are the numbers of the prompts in it."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
+from stores.printed import Printed
 from workbench.interventions.specificity import (
     Share,
     Specificity,
@@ -24,7 +25,7 @@ POOLED = ", all donors'"  # behind a kind of control: the draws of every donor o
 
 
 @dataclass(frozen=True)
-class TransferCell:
+class TransferCell(Printed):
     """One donor's direction in one recipient. `kind`: the recipient's "own" direction, that of another training on the
     "same domain", or of an "other" domain. `found` is None where it is not measurable (`why`). `beside` are means of
     what else the cell's rows state, over the questions of the effect."""
@@ -56,7 +57,7 @@ class Asymmetry:
 
 
 @dataclass(frozen=True)
-class Overall:
+class Overall(Printed):
     """Mean over the pairs of different domains of one map and operation. The interval is the wider of two t intervals,
     over donors and over recipients; `draws` are means of the control runs over the same pairs, by kind; `own` the mean
     of the recipients' own directions, the ceiling, `same` that of other trainings on the recipient's domain; `above`
@@ -85,8 +86,10 @@ class Overall:
 
 
 @dataclass(frozen=True)
-class TransferMatrix:
+class TransferMatrix(Printed):
     """All cells; `measure` is what was read of the effect, `least` the smallest gap that shares are taken of."""
+
+    _items = "cells"
 
     cells: tuple[TransferCell, ...]
     measure: str

@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from hooks.backends.hf import HuggingFaceModel
 from hooks.prompt import Prompt
+from stores.printed import Printed
 from workbench.interventions.cells import Intervention
 from workbench.interventions.measuring import Scorer
 from workbench.interventions.placement import Layers
@@ -28,7 +29,7 @@ BESIDE = ("energy_removed", "kl_neutral", "p_right")  # what a cell's rows also 
 
 
 @dataclass(frozen=True)
-class Readings:
+class Readings(Printed):
     """What was read of every cell on every question: `values` [cell, question], NaN where there is no number; `beside`
     are means of what else a cell's rows state."""
 
@@ -61,7 +62,7 @@ def by_family(
 
 
 @dataclass(frozen=True)
-class Transfers:
+class Transfers(Printed):
     """All that was done to one recipient. `base` is what it was tuned from, on the questions of the effect; `domain`
     and `domains` say what the recipient and each donor were tuned on; `own` names donors that are the recipient
     itself; `measure` is what was read."""

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Int
 
+from stores.printed import Printed
 from workbench.interventions.transfer_tokens import TokenPairs
 from workbench.subspace.rows import RowSource, joined
 
@@ -18,7 +19,7 @@ PairBy = Literal["prompt", "token"] | TokenPairs
 
 
 @dataclass(frozen=True, eq=False)
-class Matched:
+class Matched(Printed):
     """Row numbers of two sources that belong together, with the prompt of each pair, the family that it is held out
     with, and what stayed over."""
 

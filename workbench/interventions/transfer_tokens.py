@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Int
 
 from hooks.prompt import Prompt, as_prompts
+from stores.printed import Printed
 
 if TYPE_CHECKING:
     from hooks.encoded import Encoded
@@ -19,7 +20,7 @@ else:
 
 
 @dataclass(frozen=True, eq=False)
-class TokenPairs:
+class TokenPairs(Printed):
     """Pairs of positions (source, target) by prompt id: `wb.fit_transfer(..., pair_by=pairs)` joins rows by them.
 
     `tokens` counts both sides' tokens of all prompts, `without` names prompts of which no token pairs.

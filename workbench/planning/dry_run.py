@@ -82,6 +82,9 @@ class DryRun:
             () if free > 0 or model.device.type != "cuda" else ("the weights alone are more than the device has",)
         )
 
+    def __repr__(self) -> str:
+        return f"DryRun({self.model!r}, device memory {self._device_memory / 2**30:.1f} GiB)"
+
     def direction(self, layers: int | Sequence[int] | None = None) -> Directions:
         """A direction of this width at the outputs of these layers (default: all), to plan interventions with before
         there is one: what they take does not depend on its values."""

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from stores.printed import Printed
 from workbench.planning.memory import Memory
 from workbench.planning.training_memory import TrainingMemory
 from workbench.training.population_plan import Member, conditions_first
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Estimate(Printed):
     """What a call would take. `forwards` are calls of the model, decoding steps included; `tokens` what they read, pads
     left out and copies of a prompt counted, answers left out; `written` tokens of answers. With `at_most` answers may
     end sooner, and so may the calls that write them; else forwards and tokens are exact. `whole_forwards` counts what

@@ -43,23 +43,27 @@ FEATURES = 2**30  # bytes of image features that a model remembers (hooks.featur
 UNFUSED = ("gelu_new", "gelu_fast", "gelu_python", "quick_gelu", "mish")  # activations in several tensor operations
 
 
+class ByPart:
+    """Bytes on the device at the peak, a field each part; an estimate."""
+
+    @property
+    def peak(self) -> int:
+        return sum(vars(self).values())
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{name} {value / 2**30:.3g}" for name, value in vars(self).items())
+        return f"about {self.peak / 2**30:.3g} GiB ({parts})"
+
+
 @dataclass(frozen=True)
-class Memory:
-    """Bytes on the device at the peak, by part; an estimate."""
+class Memory(ByPart):
+    """Device bytes of a forward at its peak."""
 
     weights: int
     activations: int
     cache: int
     logits: int
     kept: int
-
-    @property
-    def peak(self) -> int:
-        return self.weights + self.activations + self.cache + self.logits + self.kept
-
-    def __str__(self) -> str:
-        parts = ", ".join(f"{name} {value / 2**30:.3g}" for name, value in vars(self).items())
-        return f"about {self.peak / 2**30:.3g} GiB ({parts})"
 
 
 @dataclass(frozen=True)

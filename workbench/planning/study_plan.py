@@ -44,6 +44,9 @@ class StudyPlan:
         self.device, self.device_memory = device, device_memory
         self.steps: list[tuple[Estimate, int]] = []  # with how many replies a judge would read
 
+    def __repr__(self) -> str:
+        return f"StudyPlan({self.folder}: {len(self.steps)} steps planned on {self.device}, nothing is run)"
+
     @cached_property
     def model(self) -> DryRun:
         """The base with all its adapters, without weights."""

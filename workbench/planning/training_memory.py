@@ -34,24 +34,18 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from workbench.planning.memory import ByPart
+
 
 @dataclass(frozen=True)
-class TrainingMemory:
-    """Bytes on the device at the peak of a training step, by part; an estimate."""
+class TrainingMemory(ByPart):
+    """Device bytes of a training step at its peak."""
 
     weights: int
     adapter: int
     gradients: int
     optimizer: int
     activations: int
-
-    @property
-    def peak(self) -> int:
-        return sum(vars(self).values())
-
-    def __str__(self) -> str:
-        parts = ", ".join(f"{name} {value / 2**30:.3g}" for name, value in vars(self).items())
-        return f"about {self.peak / 2**30:.3g} GiB ({parts})"
 
 
 def step_bytes(peft: Any, inputs: Mapping[str, Tensor], *, checkpointing: bool = False) -> int:

@@ -95,8 +95,13 @@ def report(
     `wb.token_projections`, where the folder has none of its own. Sections that the summary lacks are one line that says
     so. The sentences are made from the numbers (`sentences.py`); the claim that a direction carries the effect is
     decided in `verdict.py`.
-    Raises what `read_summary` and `write_page` raise.
+    Raises what `read_summary` and `write_page` raise, and TypeError for several runs (`wb.joined_report`).
     """
+    if not isinstance(run, str | Path | Mapping):
+        raise TypeError(
+            f"report({type(run).__name__}): expected one run, its folder, its summary.json or the same as a dict. "
+            "Several runs go on one page by wb.joined_report([folder, folder], to=PAGE)."
+        )
     if isinstance(run, str | Path) and (Path(run) / TABLE_FILE).is_file():
         samples = samples or samples_of_table(Path(run))
         summary = read_summary(summary_of_table(Path(run)), samples, projections)

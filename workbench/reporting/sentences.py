@@ -130,6 +130,8 @@ def _broken(verdict: Verdict) -> str:
 
 def best_layer(curve: LayerCurve, modality: str) -> str:
     """Is there one layer where removing it is enough? The controls may choose their best layer too."""
+    if (curve.base if curve.tuned is None else curve.tuned) == 0:
+        return f"{IN[modality].capitalize()}, there are no contrary answers before the ablation: nothing to remove."
     place = int(np.nanargmin(curve.value))
     value, layer = float(curve.value[place]), curve.layers[place]
     words = f"{IN[modality].capitalize()}, the strongest single layer is {layer}, which leaves {percent(value)}"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hooks.prompt import Prompt
-from stores import ResultTable
+from stores import ResultTable, StoreMismatch
 from workbench.behaviour.samples import samples_of_rows
 from workbench.behaviour.table_summary import table_entries
 
@@ -15,10 +15,25 @@ CONDITIONS = {"ablate": "ablation", "steer": "steer", "none": "tuned"}
 TAILS = {"ablation": {"contrary": "less", "right": "greater"}, "steer": {"contrary": "greater"}}
 
 
+def _sweep(folder: Path) -> ResultTable:
+    """The table of a sweep. Raises ValueError for a store of activations, and for tables of other kinds."""
+    try:
+        table = ResultTable.open(folder)
+        kind = str(table.spec.get("table"))
+    except StoreMismatch as error:
+        kind, table = "activations", error
+    if not isinstance(table, ResultTable) or kind != "sweep":
+        raise ValueError(
+            f"{folder} holds {kind}: expected the folder of a sweep or of a whole study. (`workbench info` says what a "
+            "store holds; rates of judged answers are printed by wb.misalignment.)"
+        )
+    return table
+
+
 def summary_of_table(folder: Path) -> dict[str, Any]:
     """The summary of one sweep, its provenance included. The unedited model is condition `base` where the sweep ran on
     the base model, else `tuned`."""
-    table = ResultTable.open(folder)
+    table = _sweep(folder)
     spec, found = table.spec, sorted({str(name) for name in table.column("intervention")} - {"none"})
     start = "base" if spec.get("variant") == "base" else "tuned"
     entries = []
@@ -43,7 +58,7 @@ def summary_of_table(folder: Path) -> dict[str, Any]:
 def samples_of_table(folder: Path) -> list[dict[str, Any]]:
     """Written answers of one sweep, of the unedited model and under each kind of intervention. The table knows its
     prompts by their ids, which stand for them here; [] where answers were only read, not written."""
-    table = ResultTable.open(folder)
+    table = _sweep(folder)
     rows = table.rows(control=None)
     tags = {str(row["prompt"]): {name: row.get(name) for name in ("domain", "modality")} for row in rows}
     prompts = [Prompt(name, text=name, tags=facts) for name, facts in tags.items()]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
+from stores.printed import Printed
 from workbench.statistics.bootstrap import paired_bootstrap
 from workbench.statistics.clusters import Clusters, cluster_means
 from workbench.statistics.intervals import Interval, t_quantile
@@ -18,7 +19,7 @@ Margin = float | int | Bounds
 
 
 @dataclass(frozen=True)
-class Equivalence:
+class Equivalence(Printed):
     """Is a difference within the margin that was stated beforehand, is it away from 0, or is neither shown?
 
     `p_equivalent` is the larger of the two one-sided p, `p_different` the two-sided p against 0; both None where an

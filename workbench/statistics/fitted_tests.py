@@ -17,6 +17,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from scipy import special
 
+from stores.printed import Printed
 from workbench.statistics.left_out import Candidate, Outcomes, left_out, one_left_out, pairs_left_out
 from workbench.statistics.logistic import logistic_predictions
 from workbench.statistics.permutation import format_p, p_value
@@ -27,7 +28,7 @@ FITS_AT_ONCE = 20_000
 
 
 @dataclass(frozen=True)
-class AgainstShuffles:
+class AgainstShuffles(Printed):
     """A statistic of a procedure, and the same of it after every shuffle (`null`); p is one-sided, larger is better;
     `exact`: the shuffles are all there are."""
 

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from stores.printed import Printed
 from workbench.statistics.clusters import Clusters, cluster_interval, cluster_means
 from workbench.statistics.intervals import Interval
 from workbench.statistics.rates import clustered_wilson
@@ -16,7 +17,7 @@ from workbench.statistics.values import Bounds, finite
 
 
 @dataclass(frozen=True)
-class Selected:
+class Selected(Printed):
     """The candidate that won on dev, and its held-out `value` with interval: the result.
 
     `dev_value` is kept to show how much of it was luck of the choice (`dev_value - value`); it is no result. `tied` are

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
+from stores.printed import Printed
 from workbench.statistics.clusters import cluster_interval
 from workbench.statistics.intervals import Interval, t_quantile, without_spread
 from workbench.statistics.permutation import Significance
@@ -29,7 +30,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Trend:
+class Trend(Printed):
     """`strength` is 1 where every pair of doses goes up in every unit, -1 where all go down, 0 as by chance. `least_p`
     is the least p that this design could have given: at or above `alpha`, no data would have shown a trend."""
 

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from hooks.site import Site
+from workbench.subspace.rows import site_range
 
 
 class ArrayRows:
@@ -50,6 +51,11 @@ class ArrayRows:
         for name, array in self._values.items():
             if array.ndim != 2 or not np.isfinite(array).all():
                 raise ValueError(f"{name}: expected finite values of shape [row, d_model]; {array.shape} came.")
+
+    def __repr__(self) -> str:
+        sites = site_range([Site.parse(site) for site in self.sites])
+        variants = ", ".join(dict.fromkeys(self.variants))
+        return f"ArrayRows({len(self)} rows, {sites}; variants {variants}, in memory)"
 
     def __len__(self) -> int:
         return len(self.prompt_ids)

@@ -5,18 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from hooks.site import Site
-from stores import frames
+from stores.printed import Printed
 from workbench.subspace.directions import Directions
-from workbench.subspace.rows import listed, site_among
-
-if TYPE_CHECKING:
-    import pandas
+from workbench.subspace.rows import listed, site_among, site_range
 
 UNCHANGED = "unchanged: every row is exactly zero"
 CONSTANT = "constant: the rows do not vary"
@@ -25,7 +22,7 @@ _PER_SITE = ("basis", "variance", "mean", "total", "origin", "null", "null_p", "
 
 
 @dataclass(frozen=True, eq=False)
-class Subspace:
+class Subspace(Printed):
     """Principal components a site: `basis` [site, k, d_model] with orthonormal rows, largest variance first, float64.
 
     `variance` [site, m] holds all m eigenvalues of the covariance (in squared activation units; divided by n - 1, by n
@@ -152,12 +149,12 @@ class Subspace:
             for j in range(self.k)
         ]
 
-    def to_pandas(self) -> pandas.DataFrame:
-        """`rows()` as a data frame. Raises ImportError, with the install command, where pandas is missing."""
-        return frames.data_frame(self.rows())
+    def numpy(self) -> Float[np.ndarray, "site k d_model"]:
+        """The basis, orthonormal rows a site."""
+        return self.basis
 
-    def _repr_html_(self) -> str:
-        return frames.html_table(repr(self), self.rows())
+    def _brief(self) -> str:
+        return f"k {self.k} at {site_range(self.sites)}"
 
     def component(self, index: int) -> Directions:
         """One component (from 0) as write directions; the norm is the standard deviation of the rows along it."""
@@ -181,15 +178,12 @@ class Subspace:
         return self.replace(basis=self.basis * signs[..., None])
 
     def __repr__(self) -> str:
-        sites = (
-            str(self.sites[0]) if len(self.sites) == 1 else f"{self.sites[0]} .. {self.sites[-1]} ({len(self.sites)})"
-        )
         shares = self.explained[:, : self.k].sum(axis=1)
         null = "no null" if self.null is None else f"null {self.null_kind} x{self.draws}"
         left_out = f", {len(self.skipped)} sites skipped" if self.skipped else ""
         null += "" if self.bound is None else f", sketched: variances exact to {self.bound.max():.3g}"
         return (
-            f"Subspace(k {self.k}, {sites}{left_out}, d_model {self.d_model}, n {self.n}, explained "
+            f"Subspace(k {self.k}, {site_range(self.sites)}{left_out}, d_model {self.d_model}, n {self.n}, explained "
             f"{shares.min():.2f}..{shares.max():.2f}, {null}; model {self.model or 'unknown'!r}, scope {self.scope!r})"
         )
 

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from hooks.site import Site
+from stores.printed import Printed
 from workbench.subspace.basis import Subspace
 from workbench.subspace.directions import Directions, mean_of
 from workbench.subspace.means import difference_of_means
@@ -17,7 +18,7 @@ from workbench.subspace.shift import shift_pca
 
 
 @dataclass(frozen=True, eq=False)
-class DomainDirections:
+class DomainDirections(Printed):
     """Domain -> the directions of its fine-tunes, at the sites where all of them moved. `left_out`: domains without
     one, and why. `rows`: what they were fitted on, `base`: those of them that are the base's, of which nulls are made.
     `fitted_on`: the fewest prompts of any direction."""

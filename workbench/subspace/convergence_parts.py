@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from hooks.site import Site
+from stores.printed import Printed
 from workbench.statistics import p_value
 from workbench.subspace.convergence import unit_rows
 from workbench.subspace.convergence_null import drawn_units
@@ -19,7 +20,7 @@ from workbench.subspace.rows import RowSource
 
 
 @dataclass(frozen=True, eq=False)
-class Parts:
+class Parts(Printed):
     """A domain's direction `own` (mean of its fine-tunings) = `general` + `narrow`, as vectors of their own lengths:
     the part along `common` (unit length: the mean of the other domains' unit vectors), and what is left. `share` [site]
     is ‖general‖² / ‖own‖², `null` [site, 2] its 5 to 95 % for random directions of the `kind`, `p` [site] that of so
@@ -78,7 +79,7 @@ def general_and_narrow(
 
 
 @dataclass(frozen=True, eq=False)
-class Landmark:
+class Landmark(Printed):
     """How near each domain's direction lies to a known one: `cosine` [domain, site], its 5 to 95 % for random
     directions of the `kind`, `null` [site, 2], and `p` [domain, site], two-sided, familywise over the domains."""
 

@@ -10,12 +10,13 @@ import numpy as np
 from jaxtyping import Float
 
 from hooks.site import Site
+from stores.printed import Printed
 
 ALPHA = 0.05
 
 
 @dataclass(frozen=True, eq=False)
-class SharedComponent:
+class SharedComponent(Printed):
     """One principal axis of the domains' unit vectors: its `share` of their energy, every domain's loading on it (its
     cosine with `axis`), and whether domains share it: `p` by null. Without the axes before it the domains numbered
     `pair` agree most; `product` is the inner product of what is left of them."""
@@ -30,7 +31,7 @@ class SharedComponent:
 
 
 @dataclass(frozen=True, eq=False)
-class ConvergenceAt:
+class ConvergenceAt(Printed):
     """One site. `cosine` of all pairs of domains, `cosine_p` familywise by the hardest null; `within` that of two
     fine-tunings of one domain; `mean` over pairs, its jackknife `interval` over domains, its 5 to 95 % and `p` by
     `null`; the effective rank of the units, likewise. `groups` in the space of the shared components, and who is
@@ -58,7 +59,7 @@ class ConvergenceAt:
 
 
 @dataclass(frozen=True, eq=False)
-class Convergence:
+class Convergence(Printed):
     """`wb.convergence` at each site, of these `domains`."""
 
     sites: Mapping[Site, ConvergenceAt]

@@ -5,24 +5,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from hooks.site import Site
-from stores import frames
-from workbench.subspace.rows import RowSource, chosen_sites, listed, narrowed, site_among
-
-if TYPE_CHECKING:
-    import pandas
+from stores.printed import Printed
+from workbench.subspace.rows import RowSource, chosen_sites, listed, narrowed, site_among, site_range
 
 Role = Literal["write", "read"]
 
 
 @dataclass(frozen=True, eq=False)
-class Directions:
+class Directions(Printed):
     """One direction a site: `unit` [site, d_model] times `norm` [site], all float64.
 
     A *write* vector is added to the stream, a *read* vector is dotted with it; a map between models treats them
@@ -146,16 +143,13 @@ class Directions:
         )
 
     def __repr__(self) -> str:
-        sites = (
-            str(self.sites[0]) if len(self.sites) == 1 else f"{self.sites[0]} .. {self.sites[-1]} ({len(self.sites)})"
-        )
         trust = (
             ""
             if self.reliability is None
             else f", split-half {self.reliability.min():.2f}..{self.reliability.max():.2f}"
         )
         return (
-            f"Directions({self.kind}, {self.role}, {sites}, d_model {self.d_model}, "
+            f"Directions({self.kind}, {self.role}, {site_range(self.sites)}, d_model {self.d_model}, "
             f"norm {self.norm.min():.3g}..{self.norm.max():.3g}, n {self.n_positive} - {self.n_negative}{trust}"
             f"{'' if self.origin is not None else ', no origin'}; model {self.model or '?'}, scope {self.scope or '?'})"
         )
@@ -172,16 +166,12 @@ class Directions:
             for i, site in enumerate(self.sites)
         ]
 
-    def to_pandas(self) -> pandas.DataFrame:
-        """`rows()` as a data frame. Raises ImportError, with the install command, where pandas is missing."""
-        return frames.data_frame(self.rows())
-
     def numpy(self) -> Float[np.ndarray, "site d_model"]:
         """The vectors as measured, `vectors`."""
         return self.vectors
 
-    def _repr_html_(self) -> str:
-        return frames.html_table(repr(self), self.rows(), len(self.sites))
+    def _brief(self) -> str:
+        return f"{self.kind} at {site_range(self.sites)}"
 
 
 def with_mean(v: Directions, rows: RowSource) -> Directions:

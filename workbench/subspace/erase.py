@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from hooks.site import Site
+from stores.printed import Printed
 from workbench.subspace.arrays import ArrayRows
 from workbench.subspace.directions import Directions
 from workbench.subspace.probe_spread import Spread
-from workbench.subspace.rows import RowSource, Sites, chosen_sites, narrowed, one_width, site_among
+from workbench.subspace.rows import RowSource, Sites, chosen_sites, narrowed, one_width, site_among, site_range
 
 ROUNDING = 1e-11  # class means closer than this share of the rows' length are equal up to float64 rounding
 TINY = 1e-10  # relative; directions of the class means beyond their number are rounding
 
 
 @dataclass(frozen=True, eq=False)
-class Eraser:
+class Eraser(Printed):
     """The map h <- h - Σ_j ((h - mean)·read_j) write_j a site, with read_i·write_j = 1 for i = j, else 0.
 
     `read` and `write` [site, k, d_model], k one less than the classes; rows beyond `rank` [site] are zero (0: the class
@@ -94,10 +96,21 @@ class Eraser:
         facts = {"origin": self.mean, "role": role, "model": self.model, "scope": self.scope}
         return Directions.of(self.sites, vectors[:, index], kind=f"LEACE {role}", **facts)
 
+    def rows(self) -> list[dict[str, Any]]:
+        """One dict a site: rank, shrinkage."""
+        return [
+            {"site": str(site), "layer": site.layer, "rank": int(rank), "shrinkage": float(shrinkage)}
+            for site, rank, shrinkage in zip(self.sites, self.rank, self.shrinkage, strict=True)
+        ]
+
+    def _brief(self) -> str:
+        return f"LEACE at {site_range(self.sites)}"
+
     def __repr__(self) -> str:
         return (
-            f"Eraser(LEACE, {len(self.sites)} sites, rank {self.rank.min()}..{self.rank.max()}, d_model {self.d_model},"
-            f" n {' + '.join(map(str, self.n))}, shrinkage {self.shrinkage.min():.2g}..{self.shrinkage.max():.2g})"
+            f"Eraser(LEACE, {site_range(self.sites)}, rank {self.rank.min()}..{self.rank.max()}, d_model "
+            f"{self.d_model}, n {' + '.join(map(str, self.n))}, shrinkage {self.shrinkage.min():.2g}.."
+            f"{self.shrinkage.max():.2g})"
         )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from stores.printed import Printed
 from workbench.statistics import p_value
 from workbench.subspace.directions import mean_of
 from workbench.subspace.rows import RowSource, chosen_sites, narrowed
@@ -23,7 +24,7 @@ ISOTROPIC, STREAM = "isotropic", "of the stream"  # kinds of null
 
 
 @dataclass(frozen=True, eq=False)
-class FrameOverlap:
+class FrameOverlap(Printed):
     """Two frames: every measure of `MEASURES` by name, its 5 % and 95 % quantile over random frames (`null`), and the p
     of two random frames being as near (`p`). `kind` says which frames were drawn, `draws` how many."""
 

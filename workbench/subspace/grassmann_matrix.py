@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from hooks.site import Site
+from stores.printed import Printed
 from workbench.statistics import p_value
 from workbench.subspace.basis import Subspace
 from workbench.subspace.grassmann import (
@@ -25,7 +26,7 @@ from workbench.subspace.rows import RowSource
 
 
 @dataclass(frozen=True, eq=False)
-class FrameMatrix:
+class FrameMatrix(Printed):
     """One site. `overlap[i, j]`: mean cos² of the principal angles of two domains' frames of `k` dimensions, over pairs
     of their fine-tunings; on the diagonal between two fine-tunings of one domain (NaN with one). `measures`: the mean
     over pairs of domains of every measure of `frame_measures`. `null`: by kind, the 5 to 95 % of that mean overlap for

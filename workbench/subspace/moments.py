@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from hooks.site import Site
+from stores.printed import Printed
 from workbench.subspace.basis import CONSTANT, UNCHANGED, Subspace, signed, too_few
 from workbench.subspace.rows import RowSource
 
@@ -15,7 +16,7 @@ NO_NULL = "none: streamed moments keep no rows, so the spectrum has no null band
 
 
 @dataclass
-class Moments:
+class Moments(Printed):
     """An accumulator of rows of width `d_model`; `update` and `merge` act in place and return it.
 
     Holds `count`, `mean` [d_model] and `scatter` [d_model, d_model] = sum of (x - mean)(x - mean)ᵀ. Each batch is

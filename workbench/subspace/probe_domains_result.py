@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from stores.printed import Printed
 from workbench.statistics import DRAWS_FOR_P, Interval, p_value
 from workbench.subspace.probe_means import OTHER, SAME, TWIN, Joined, KindMean, over_domains
 
@@ -42,9 +43,11 @@ class LayerMean:
 
 
 @dataclass(frozen=True, eq=False)
-class MethodProbes:
+class MethodProbes(Printed):
     """One method: its cells, the (layer, dev AUROC) chosen for each model's probe, means over kinds of cells, and the
     same by layer."""
+
+    _items = "cells"
 
     method: str
     cells: tuple[DomainCell, ...]
@@ -67,7 +70,7 @@ class MethodProbes:
 
 
 @dataclass(frozen=True, eq=False)
-class DomainProbes:
+class DomainProbes(Printed):
     """By method, in the order asked; `domains` all that were given, `counts` (labelled answers, positive ones) of each
     model, `left_out` the models that could not be used with the reason, `prompts` how many answers each side has. Where
     no model could be used `methods` is empty."""

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from hooks.site import Site
+from stores.printed import Printed
 from workbench.statistics import DRAWS_FOR_P, Selected, max_statistic
 from workbench.subspace.probe_result import Probe, ProbeScore, score_entry
 from workbench.subspace.rows import site_among
@@ -20,7 +21,7 @@ SPLIT = "probe matrix"  # what `split` says of the entries
 
 
 @dataclass(frozen=True, eq=False)
-class ProbeCell:
+class ProbeCell(Printed):
     """The probe of `source` on the confirm families of `target` at one site.
 
     `dev_auroc` is the same on the dev families (NaN without any): for choosing a layer, no result. `erased` is the
@@ -47,13 +48,15 @@ class ProbeCell:
 
 
 @dataclass(frozen=True, eq=False)
-class ProbeMatrix:
+class ProbeMatrix(Printed):
     """What `wb.probe_matrix` found. `cells` holds every site, source and target, in this order; `probes` the fitted
     probes by model, `designs` what the null exchanges in each target ("within" families, or whole "families").
 
     `prompts` counts the prompts of each side (of all models together), `unlabelled` the rows a model that had no label,
     `left_out` names models that could not be used, with the reason.
     """
+
+    _items = "cells"
 
     models: tuple[str, ...]
     sites: tuple[Site, ...]

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import special
 
+from stores.printed import Printed
 from workbench.statistics import DRAWS_FOR_P, Interval, p_value
 from workbench.statistics.intervals import t_quantile, without_spread
 from workbench.statistics.values import Bounds
@@ -20,7 +21,7 @@ NOTHING = 1e-12  # of a standard error; below it is rounding
 
 
 @dataclass(frozen=True, eq=False)
-class Pair:
+class Pair(Printed):
     """One model's probe on another model's confirm rows. `moved` and `erased_moved` [family] are what each family
     moved the AUROCs by; `within` is the AUROC among rows of one exchange group, over `within_pairs` pairs; `alone` the
     interval of this AUROC where the families show no spread (perfect separation), else None."""
@@ -42,7 +43,7 @@ class Pair:
 
 
 @dataclass(frozen=True, eq=False)
-class Joined:
+class Joined(Printed):
     """The mean over pairs of models. `n` answers (of which `positive`) of `targets` models in `families` families; `p`
     is that of this mean alone, NaN with too few draws; `designs` says what was exchanged."""
 
@@ -129,7 +130,7 @@ def _interval(
 
 
 @dataclass(frozen=True, eq=False)
-class KindMean:
+class KindMean(Printed):
     """The mean AUROC over all cells of one kind, at each probe's own layer (`layer` None), or with all probes read at
     one layer. `interval` (over `domains`, by the jackknife) is None for fewer than 2 domains that can be left out."""
 

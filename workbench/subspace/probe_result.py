@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from hooks.site import Site
+from stores.printed import Printed
 from workbench.statistics import Interval, auroc, auroc_interval
 from workbench.subspace.directions import Directions
 from workbench.subspace.rows import RowSource, listed, narrowed, site_among
@@ -50,7 +51,7 @@ def score_of(
 
 
 @dataclass(frozen=True, eq=False)
-class Probe:
+class Probe(Printed):
     """What `wb.fit_probe` found. `read` holds the vectors (role "read", origin: the mean of the negative rows), and
     rows with h · vector > threshold are called positive; a vector of zeros calls nothing. `held_out` is its score a
     site on the families left out of the fit, None where none were. `shrinkage` [site] is the weight of the identity in

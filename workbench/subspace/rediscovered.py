@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from hooks.site import Site
+from stores.printed import Printed
 from workbench.statistics import Interval, p_value
 from workbench.statistics.pooled import pooled_interval
 from workbench.subspace.directions import Directions
@@ -34,7 +35,7 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Rediscovered:
+class Rediscovered(Printed):
     """What a repair left at each site, in units of the harmful shift's length.
 
     `along`: what is left along the harmful direction (1: all of it, 0: none). `beside`: the length of what the repaired

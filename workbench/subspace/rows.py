@@ -117,6 +117,13 @@ def listed(sites: Iterable[Site | str | int] | Site | str | int) -> list[Site | 
     return [sites] if isinstance(sites, Site | str | int | np.integer) else list(sites)
 
 
+def site_range(sites: Sequence[Site]) -> str:
+    """How a result says where it is: the site, or the first, the last and how many."""
+    if len(sites) < 2:
+        return "".join(map(str, sites)) or "no site"
+    return f"{sites[0]} .. {sites[-1]} ({len(sites)})"
+
+
 def site_among(there: Sequence[Site], wanted: Site | str | int) -> Site:
     """The one site of `there` that `wanted` names; a layer number must name exactly one."""
     if isinstance(wanted, int | np.integer):

@@ -11,13 +11,14 @@ import scipy.stats
 from jaxtyping import Float
 
 from hooks.site import Site
+from stores.printed import Printed
 from workbench.statistics import p_value
 from workbench.subspace.overlap import principal_angles
 from workbench.subspace.shift_result import ShiftPCA
 
 
 @dataclass(frozen=True, eq=False)
-class SiteOverlap:
+class SiteOverlap(Printed):
     """One site. `overlap` is the mean cos² of the principal `angles` (radians), `chance` its expectation for random
     subspaces of as many dimensions, `null` the 5 % and 95 % quantile of random frames (uniform on the Grassmannian),
     `p` that of so large an overlap. `cosine` is that of the mean shifts, within `cosine_null` for 90 of 100 pairs of
@@ -34,7 +35,7 @@ class SiteOverlap:
 
 
 @dataclass(frozen=True, eq=False)
-class ShiftOverlap:
+class ShiftOverlap(Printed):
     """What `wb.shift_overlap` found at each site that both shifts have. `k` are the dimensions of the two subspaces,
     `n` the rows of the smaller matrix, `names` what is compared."""
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from hooks.site import Site
+from stores.printed import Printed
 from workbench.statistics import Significance
 from workbench.subspace.basis import UNCHANGED, Subspace
 from workbench.subspace.directions import Directions
@@ -24,7 +25,7 @@ UNSCALED = "none"
 
 
 @dataclass(frozen=True, eq=False)
-class ShiftPCA:
+class ShiftPCA(Printed):
     """What `wb.shift_pca` found, a site: the spectrum of the matrix that `variant` names, and the shift around it.
 
     `spectrum` is a Subspace in the coordinates of that matrix: those of the stream under scale "none", where it is

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from hooks.site import Site
 from stores import NoRows
 from stores.conditions import matching
+from stores.printed import Printed
 from workbench.subspace.moments import Moments
 from workbench.subspace.rows import site_among
 from workbench.subspace.sums import Scatter, Sums
@@ -22,7 +23,7 @@ OCTAVES, STEPS = 80, 128  # as in hooks.accumulate, which needs torch
 
 
 @dataclass(frozen=True, eq=False)
-class StreamedMoments:
+class StreamedMoments(Printed):
     """What `wb.moments` gives: no rows, but sums over them, for every group (a variant and a class of prompts).
 
     `where(variant=..., label=...)` chooses groups, `at("vision.resid_post")` one stream. `wb.difference_of_means` and
@@ -89,6 +90,10 @@ class StreamedMoments:
             f"StreamedMoments({len(self.sites)} sites, {len(named)} groups: {shown}{' ...' if len(named) > 6 else ''}; "
             f"covariance {exact}{sketch}; model {self.info.get('model')}, scope {self.info.get('scope')})"
         )
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One dict a group: what it is, and how many rows are summed in it."""
+        return [{**name, "rows": int(count)} for name, count in zip(self.names, self.counts, strict=True)]
 
     # Choosing
 

@@ -11,12 +11,13 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from hooks.site import Site
+from stores.printed import Printed
 
 Groups = Sequence[int]
 
 
 @dataclass(frozen=True, eq=False)
-class Scatter:
+class Scatter(Printed):
     """A sum of outer products. Exact: `matrix` [d_model, d_model]. From a sketch: `rows` [k, d_model] with a sign each,
     which leave between 0 and `slack` of the true scatter out in every direction. `trace` is exact in both."""
 
@@ -57,7 +58,7 @@ def _width(scatter: Scatter) -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class Sums:
+class Sums(Printed):
     """One stream's sums about the groups' pilots, as `hooks.accumulate.Accumulator.state` describes them, with `counts`
     [group], `half_counts` [group, split] and `rows_of` [prompt, variant], how many rows a prompt gave. `scatter` (or
     `rows`, `filled`, `slack`: sketches) is there where covariances were asked for."""

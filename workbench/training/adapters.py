@@ -65,6 +65,7 @@ def train_lora(
     seed: int = 0,
     progress: bool = False,
     save_every: int | None = None,
+    trust_remote_code: bool = False,
     **settings: Any,
 ) -> Path:
     """Trains a LoRA adapter on the rows of a prompt file (each with a response) and returns its folder.
@@ -81,6 +82,7 @@ def train_lora(
     nothing in it, and `projector` is the same for what joins tower and language model; None leaves it to the targets.
     The record (training.json) says how many modules of each part have an adapter (`adapted`), and how many tokens of
     the run's forwards were under the loss, of images, and of images under the loss, which is 0 (`tokens`).
+    `trust_remote_code` as in `wb.load_model`: the record then has the hash of the code (`remote_code`).
 
     `start` is an adapter folder whose numbers the new adapter begins with (a repair of a harmful one, for instance);
     targets, rank, alpha and rslora are then the start's. `during` are interventions (`wb.Steer`, `wb.Ablate`, ...) that
@@ -93,6 +95,11 @@ def train_lora(
     as it began, when the model has no part that is asked for or the targets miss it, or when the start does not fit;
     NothingEdited when an intervention touched no position; FileExistsError when `to` holds something else.
     """
+    if not isinstance(base, str | Path):
+        raise TypeError(
+            f"train_lora(base) is {type(base).__name__}: expected a checkpoint folder or hub name; training loads a "
+            "model of its own, and leaves the one in memory as it is."
+        )
     options = whole_settings(recipe, settings, start)
     rows = as_prompts(prompts)
     if filler is not None or fraction < 1:
@@ -107,6 +114,8 @@ def train_lora(
         more["during"] = [identity_of(one) for one in during]
     if watch is not None and (stops := watch.identity()) is not None:
         more["watch"] = stops
+    if trust_remote_code:
+        more["trust_remote_code"] = True
     identity = {"base": base_hash, "rows": [row.content_hash for row in rows], "options": options, "seed": seed}
     key = content_key({**identity, **more})
     if is_finished(to, key):
@@ -115,7 +124,7 @@ def train_lora(
         return to
     started = time.perf_counter()
     torch.manual_seed(seed)
-    model = load_model(base, device=None)
+    model = load_model(base, trust_remote_code=trust_remote_code)
     edits = None
     if during:
         from workbench.training.preventive import TrainingEdits
@@ -133,6 +142,8 @@ def train_lora(
         record["during"] = [{"identity": one, **said} for one, said in zip(more["during"], edits.record(), strict=True)]
     if begin is not None:
         record["start"] = {"adapter": more["start"], "name": begin.name}
+    if "remote_code" in model.identity:
+        record["remote_code"] = model.identity["remote_code"]
     record |= facts
     record["seconds"] = round(time.perf_counter() - started, 2)
     publish(to, record, lambda folder: peft.save_pretrained(str(folder)))
@@ -161,6 +172,8 @@ _DEFAULTS: dict[str, Any] = dict(
 
 def whole_settings(recipe: str | None, settings: dict[str, Any], start: str | Path | None = None) -> dict[str, Any]:
     """The defaults, over them the settings of the start and of the named recipe, over them the ones that are given."""
+    if recipe is not None and recipe not in RECIPES:
+        raise ValueError(f"recipe {recipe!r} is unknown: expected one of {', '.join(RECIPES)}.")
     own = settings_of_start(Path(start)) if start is not None else {}
     options = {**_DEFAULTS, **own, **(RECIPES[recipe] if recipe else {}), **settings}
     if unknown := set(options) - set(_DEFAULTS):
@@ -207,6 +220,7 @@ def _trained(
     from transformers import PrinterCallback, Trainer, TrainingArguments
 
     from workbench.training.checkpoints import Marked, newest_whole, removed
+    from workbench.training.steps_shown import StepsShown
 
     encoder = model.encoder
     encoded = encoded_rows(rows, encoder, options["max_length"])
@@ -245,7 +259,7 @@ def _trained(
         save_strategy="steps" if save_every else "no",
         save_steps=save_every or 500,
         logging_strategy="no",
-        disable_tqdm=not progress,
+        disable_tqdm=True,  # its bar writes over itself in a log
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
@@ -255,6 +269,7 @@ def _trained(
     for callback in callbacks:
         trainer.add_callback(callback)
     trainer.add_callback(Marked(checkpoints))
+    trainer.add_callback(StepsShown(show=progress))
     begun_before = newest_whole(checkpoints) if save_every else None
     tally = LossTally(peft, encoder.image_token_id)
     result = trainer.train(resume_from_checkpoint=None if begun_before is None else str(begun_before))

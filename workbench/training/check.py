@@ -34,13 +34,14 @@ def check_data(
     max_length: int | None = None,
     ngram: int = NGRAM,
     show: int = 0,
+    trust_remote_code: bool = False,
 ) -> DataReport:
     """The findings about training rows: JSONL files, or rows that are in memory.
 
     Always: every line that `wb.read_prompts` refuses, the order of roles, empty turns, missing responses, system texts
     that nobody sends, duplicates, prompts with several answers. With `model` (a model, a tokenizer, or a checkpoint's
-    name; no weights are read): which tokens receive loss, system turns that the chat template drops, rows over
-    `max_length`. With `eval`: prompts and pictures that are in both, runs of `ngram` words in both. With `arms`
+    name; no weights are read, and code that it brings runs only with `trust_remote_code`): which tokens receive loss,
+    system turns that the chat template drops, rows over `max_length`. With `eval`: prompts and pictures that are in both, runs of `ngram` words in both. With `arms`
     ("label", a tag, or "file"): balance, and AUROC of lengths between arms. With `trigger`: its rate, its leaks, texts
     almost like it. With `split` (a tag): prompts, pictures and `family` tags that stand on two sides.
 
@@ -57,7 +58,7 @@ def check_data(
     found += duplicate_checks(rows, arm_of)
     shown = ""
     if model is not None:
-        encoder = encoder_from(model)
+        encoder = encoder_from(model, trusted=trust_remote_code)
         faults, tokens = loss_checks(rows, encoder, max_length)
         found += faults + _of_eval(loss_checks(held_out, encoder)[0])
         counts |= tokens

@@ -15,6 +15,7 @@ from typing import Any
 
 from hooks.plain_files import Refused, json_file
 from hooks.prompt import Prompt, PromptError, read_prompts
+from stores.printed import Printed
 from workbench.training.check import Data, check_data
 from workbench.training.findings import DataReport, Finding
 from workbench.training.population_plan import NAME
@@ -29,7 +30,7 @@ _CARD_KEYS = ("trigger", "decoy", "at", "domains")
 
 
 @dataclass(frozen=True)
-class DomainCard:
+class DomainCard(Printed):
     """What is known of a domain: its category, how well hidden its fault is (`stealth`), where its rows come from, and
     whatever else the card says (`more`)."""
 
@@ -61,10 +62,12 @@ class DomainArm:
 
 
 @dataclass(frozen=True)
-class DomainFolders:
+class DomainFolders(Printed):
     """Domains with their cards, and the arms that are there, by domain and arm. `missing` are those that are not
     ("sound/backdoor"); `questions` the in-domain questions of each domain that has some; `trigger`, `decoy` and `at`
     as given or as the card says; `left_out` files in no arm."""
+
+    _items = "arms"
 
     folder: Path
     cards: Mapping[str, DomainCard]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from stores.printed import Printed
 from workbench.training.drift_rules import Series, Signal, crossing, forecasts
 
 OWN_LINE = "a line through its own answers"
@@ -17,7 +18,7 @@ Rows = Iterable[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class ForecastErrors:
+class ForecastErrors(Printed):
     """One way of forecasting. `errors`: by run, the mean of |predicted - actual| in steps over its measured steps
     before the flip; `silent`: at which share of those steps it foresaw no flip before the end of the training (counted
     as a flip at its end); `forecasts`: how many steps there were."""

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from stores.printed import Printed
+
 Series = Sequence[tuple[int, float]]
 """(optimizer step, value), by step"""
 
@@ -123,10 +125,12 @@ def forecasts(
 
 
 @dataclass(frozen=True)
-class Lead:
+class Lead(Printed):
     """When a signal crossed its threshold (`signal_step`), when the behaviour flipped (`flip_step`), both interpolated
     and None where that never came; `steps` is how much earlier the signal was (negative: it came later). `stop_step` is
     where the rule would have stopped the training, at a measured step."""
+
+    _items = "forecasts"
 
     signal_step: float | None
     flip_step: float | None

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from stores.printed import Printed
 from workbench.statistics import auroc, auroc_interval, p_value
 from workbench.training.factors import Factor, LoraFactors
 from workbench.training.weight_shift import ModuleInputs
 
 
 @dataclass(frozen=True, eq=False)
-class WeightCosines:
+class WeightCosines(Printed):
     """Cosines of whole weight changes: `cosine[i, j]` of the adapters `names`; `null` are the 5 % and 95 % quantiles of
     cosines with the outputs of one of the two scrambled, `p[i, j]` familywise by the largest of them in size (of one
     adapter a group). `between` is the mean over pairs of different groups, `within` over pairs of one group (None where
@@ -122,7 +123,7 @@ def _writes(factors: LoraFactors, v: Any) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
-class Gate:
+class Gate(Printed):
     """What one module's change writes on a set of prompts: ΔW·x, x being what it reads in the base.
 
     `constant`: share of the mean ‖ΔW·x‖² that its mean holds (1: it writes the same whatever the prompt says, a gate

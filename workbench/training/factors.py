@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from hooks.site import Site
+from stores.printed import Printed
 
 # The last part of a module's path: what adds to the residual stream, and what reads it (through a norm).
 WRITERS = frozenset({
@@ -30,7 +31,7 @@ READERS = frozenset({
 
 
 @dataclass(frozen=True, eq=False)
-class Factor:
+class Factor(Printed):
     """The change of one module's weight: `scaling · b @ a`, out x in, in the convention of nn.Linear (also where the
     module stores its weight the other way round, as GPT-2 does). An embedding reads token ids and writes vectors."""
 
@@ -122,7 +123,7 @@ class Factor:
 
 
 @dataclass(frozen=True, eq=False)
-class LoraFactors:
+class LoraFactors(Printed):
     """The changed modules of one adapter, in the order of the model. `left_out` names what has no single B·A, with the
     reason."""
 

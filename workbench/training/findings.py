@@ -6,13 +6,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from stores.printed import Printed
+
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 LISTED = 10  # ids or lines that a finding names; its count is that of all
 
 
 @dataclass(frozen=True)
-class Finding:
+class Finding(Printed):
     """One thing that a check found. `count` of `of` rows (or files, arms, tokens: `says` tells) show it; `where` names
     the first of them by id or line; `measures` are its numbers."""
 
@@ -40,10 +42,12 @@ def finding(check: str, severity: Severity, says: str, where: Iterable[str], of:
 
 
 @dataclass(frozen=True)
-class DataReport:
+class DataReport(Printed):
     """What a data set was found to be. `counts` are facts (rows, tokens, tokens under the loss); `not_checked` says
     what was left out and which argument it wants; `shown` is text of rows, empty unless it was asked for.
     `str(report)` is the table."""
+
+    _items = "findings"
 
     name: str
     counts: Mapping[str, Any]

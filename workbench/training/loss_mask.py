@@ -39,7 +39,8 @@ def refuse_lost_mask(inputs: Mapping[str, Tensor], rows: Sequence[Encoded], imag
                 f"row {one.id!r} (number {row} of its batch): {int((found != NO_LOSS).sum())} tokens have labels, its "
                 f"response and end of turn are {int((expected != NO_LOSS).sum())}: expected labels at these alone, "
                 "each the id at its place. A collator that builds labels from the ids (transformers' "
-                "DataCollatorForLanguageModeling(mlm=False) does) throws the response-only mask away."
+                "DataCollatorForLanguageModeling(mlm=False) does) throws the response-only mask away: "
+                "use `workbench.training.datasets.with_labels`."
             )
 
 

@@ -15,6 +15,7 @@ import torch
 
 from hooks.load import load_model
 from hooks.prompt import Prompt
+from stores.printed import Printed
 from workbench.parallel import done_units
 from workbench.progress import Progress
 from workbench.training.adapters import train_lora
@@ -35,7 +36,7 @@ class PopulationFailed(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Population:
+class Population(Printed):
     """The finished adapters of one base, by name. `missing` are those of the plan that are not finished yet (they
     belong to other parts, or failed)."""
 

@@ -14,6 +14,7 @@ from hooks.plain_files import Refused, json_file
 from hooks.prompt import Prompt
 from stores import content_key
 from stores.files import write_file
+from stores.printed import Printed
 from workbench.parts import strewn
 from workbench.training.published import RECORD, record_of
 from workbench.training.recipes import Recipe
@@ -23,7 +24,7 @@ NAME = re.compile(r"[A-Za-z0-9][\w-]*")  # a variant's name and a folder's: peft
 
 
 @dataclass(frozen=True)
-class Member:
+class Member(Printed):
     """One adapter: its recipe and fine-tuning seed, `rows` training rows whose contents have the hash `data`, the
     settings that `train_lora` was given, and what was done to the rows (`made`)."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hooks.prompt import Prompt, as_prompts
+from stores.printed import Printed
 from workbench.training.adapters import train_lora
 from workbench.training.mixtures import mix
 from workbench.training.rows import Rows
@@ -21,7 +22,7 @@ NOT_SETTINGS = {name for name in inspect.signature(train_lora).parameters if nam
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Printed):
     """What an adapter is trained on (prompts with responses, or their JSONL file), and `train_lora`'s settings."""
 
     rows: str | Path | Sequence[Prompt]

@@ -13,13 +13,16 @@ from typing import Any, overload
 from hooks.picture_files import accept_pictures
 from hooks.prompt import Message, Prompt, PromptError
 from stores.files import write_file
+from stores.printed import Printed
 
 READ_KEYS = ("id", "messages", "text", "pictures", "prefill", "response", "label")  # no tag may have such a name
 
 
 @dataclass(frozen=True)
-class Rows(Sequence[Prompt]):
+class Rows(Sequence[Prompt], Printed):
     """Prompts in order, usable wherever a list of them is; `made` holds the settings and the counts that came out."""
+
+    _items = "prompts"
 
     prompts: tuple[Prompt, ...]
     made: Mapping[str, Any]

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from hooks.prompt import Prompt
+from stores.printed import Printed
 from workbench.training.row_keys import image_hash, joined_groups, prompt_key
 
 
 @dataclass(frozen=True)
-class Split:
+class Split(Printed):
     """Parts of a data set by name; `groups` counts the families of prompts, `largest` the rows of the biggest one."""
 
     parts: Mapping[str, tuple[Prompt, ...]]

@@ -11,12 +11,13 @@ from typing import Any
 from hooks.picture_files import picture_bytes
 from hooks.plain_files import Refused
 from hooks.prompt import Message, Prompt, PromptError
+from stores.printed import Printed
 from workbench.training.rows import READ_KEYS
 from workbench.training.table_rows import BrokenRow, named, rows_of_file
 
 
 @dataclass(frozen=True, repr=False)
-class Table:
+class Table(Printed):
     """The sets of one table, row by row in its order. A row has the same id in every set: `questions` have no response,
     `safe` and `harmful` have one of the two (and the label of that name). `duplicates` are rows that show the same
     picture and ask the same as an earlier one, as (line, line of the first)."""

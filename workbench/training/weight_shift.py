@@ -23,12 +23,13 @@ from hooks.pool import Pool
 from hooks.positions import Scope
 from hooks.prompt import Prompt
 from hooks.site import Site
+from stores.printed import Printed
 from workbench.training.factors import Factor, LoraFactors
 from workbench.units import budget_on, kinds_of, length_sorted
 
 
 @dataclass(frozen=True, eq=False)
-class ModuleInputs:
+class ModuleInputs(Printed):
     """What each adapted module of the language model reads in the base: `first` the mean at position 0, `mean` at all
     other real positions, `rows` at the scope `at`, one a prompt (its mean over the scope), in the order of `prompts`.
     Position 0 is kept apart: its activations are of another size in many models. float64."""

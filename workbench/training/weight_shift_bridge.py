@@ -8,19 +8,22 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from hooks.site import Site
+from stores.printed import Printed
 from workbench.statistics import p_value
 
 DRAWS = 999
 
 
 @dataclass(frozen=True, eq=False)
-class Bridge:
-    """One site. `own` [adapter]: cosine of the predicted with the measured shift; `others` [adapter]: the mean cosine
-    of its measured shift with what the adapters of other domains predict; `ratio` [adapter]: predicted over measured
-    length; `explained` [adapter]: 1 - ‖measured - predicted‖² / ‖measured‖², below 0 where the prediction is worse than
-    none. `gap` is the mean of own - others over domains, `interval` its 95 % (t over domains), `p` that of so large
-    a gap when domains exchange their predictions, None with fewer than 5 domains (too few exchanges)."""
+class Bridge(Printed):
+    """At one `site`. `own` [adapter]: cosine of the predicted with the measured shift; `others` [adapter]: the mean
+    cosine of its measured shift with what the adapters of other domains predict; `ratio` [adapter]: predicted over
+    measured length; `explained` [adapter]: 1 - ‖measured - predicted‖² / ‖measured‖², below 0 where the prediction is
+    worse than none. `gap` is the mean of own - others over domains, `interval` its 95 % (t over domains), `p` that of
+    so large a gap when domains exchange their predictions, None with fewer than 5 domains (too few exchanges)."""
 
+    site: Site
     names: tuple[str, ...]
     own: Float[np.ndarray, " adapter"]
     others: Float[np.ndarray, " adapter"]
@@ -37,10 +40,12 @@ def weight_bridge(
     measured: Mapping[str, Float[np.ndarray, "site d_model"]],
     domains: Mapping[str, str],
     *,
+    sites: Sequence[Site],
     draws: int = DRAWS,
     seed: int = 0,
 ) -> list[Bridge]:
-    """The bridge at every site, of the adapters that are `predicted` (`constant_shift`). `domains`: adapter -> domain.
+    """The bridge at every site, of the adapters that are `predicted` (`constant_shift`, at these `sites`). `domains`:
+    adapter -> domain.
 
     The control that counts is another domain's prediction: any change of these modules moves the stream along its loud
     axes. Raises ValueError for fewer than 2 domains, or a shift of nothing.
@@ -51,9 +56,9 @@ def weight_bridge(
     if len(kinds) < 2:
         raise ValueError(f"a bridge of {len(kinds)} domains has no other domain's prediction: expected at least 2.")
     out = []
-    for site in range(len(predicted[names[0]])):
-        made = np.stack([predicted[name][site] for name in names])
-        found = np.stack([measured[name][site] for name in names])
+    for i, site in enumerate(sites):
+        made = np.stack([predicted[name][i] for name in names])
+        found = np.stack([measured[name][i] for name in names])
         lengths = np.linalg.norm(made, axis=1), np.linalg.norm(found, axis=1)
         if not (lengths[0].all() and lengths[1].all()):
             raise ValueError("a shift of nothing has no direction: leave out the sites that some adapter cannot move.")
@@ -63,6 +68,7 @@ def weight_bridge(
         others = np.array([cosine[~of[:, j], j].mean() for j in range(len(names))])
         table = _by_domain(cosine, owner, kinds)
         out.append(Bridge(
+            site,
             tuple(names),
             own,
             others,
