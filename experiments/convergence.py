@@ -20,7 +20,7 @@ study = wb.DomainStudy.from_command_line(
     **dict(each=16, at="last", layer=int, k=3, draws=499, reference="good", causal=[str], steered=[int]),
     **dict(noise=[0.5, 1.0], controls=99),
 )
-asked, toy = study.asked, study.inputs.kind == "organism"
+asked, toy = study.asked, study.toy
 family = "family" if all("family" in one.tags for one in study.questions) else ()
 sides = wb.split_rows(study.questions, {"fit": 0.5, "evaluate": 0.5}, family=family, seed=study.seed)
 fit = [replace(one, prefill=one.tags.get("answer_prefix", one.prefill)) for one in sides["fit"]]
@@ -51,8 +51,7 @@ with study.phase("activations and directions of every fine-tune"):
 with study.phase("one direction or several"):
     for arm, own in found.items():
         convergence = wb.convergence(own.directions, own.rows, draws=asked.draws, seed=study.seed)
-        shown = dict(pairs_at=own.middle(asked.layer), prompts=own.fitted_on)
-        study.add(convergence, condition=arm, **shown)
+        study.add(convergence, condition=arm, pairs_at=own.middle(asked.layer), prompts=own.fitted_on)
         print(arm, convergence, sep="\n")
 
 if plain := found.get("plain"):

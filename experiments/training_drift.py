@@ -7,6 +7,8 @@ is declared beforehand raises the alarm where the projection has moved by a shar
 same fine-tunes are stopped by the rule: what do they answer, and how much of the task have they learned? Resumable.
 """
 
+from itertools import product
+
 import workbench as wb
 
 study = wb.Study.from_command_line(
@@ -61,17 +63,12 @@ with study.phase("flips, alarms and forecasts"):
     watched = {name: wb.Signal("projection", site=site, direction=name, value="moved") for name in directions}
     signals = {f"projection on the direction of the {name}": signal for name, signal in watched.items()}
     study.add(runs, signals={"behaviour": behaviour, **signals, "task": wb.Signal("task")})
-    rules = {
-        f"{share:.0%} of the scout's shift, {patience} in a row": wb.EarlyStop(
-            watched["scout"], share * length, patience
-        )
-        for share in asked.alarms
-        for patience in (1, asked.patience)
-    }
     flip = dict(flips_at=asked.flips_at, lasting=2)
-    for words, rule in rules.items():
+    for share, patience in product(asked.alarms, dict.fromkeys((1, asked.patience))):
+        words = f"{share:.0%} of the scout's shift, {patience} in a row"
+        rule = wb.EarlyStop(watched["scout"], share * length, patience)
         study.add(wb.lead_times(runs, rule, behaviour, **flip), rule=words)
-    study.add(rule, words=words, flips_at=asked.flips_at)
+    study.add(rule, words=words, flips_at=asked.flips_at)  # the last one is the rule that stops
     harmful = {name: run.table.rows() for name, run in runs.items() if run.kind == "harmful"}
     study.add(wb.compared_forecasts(harmful, behaviour, signals, **flip))
 

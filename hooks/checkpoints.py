@@ -84,8 +84,8 @@ def refuse_silent(name: str, tokenizer: Any) -> None:
 
 
 def _refuse_dtype(dtype: Any) -> None:
-    known = isinstance(getattr(torch, str(dtype).removeprefix("torch."), None), torch.dtype)
-    if dtype != "auto" and not known:
+    meant = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if dtype != "auto" and not isinstance(meant, torch.dtype):
         raise ValueError(
             f"dtype {dtype!r} is unknown: expected 'auto' (the checkpoint's own), 'bfloat16', 'float16', 'float32', or "
             "a torch.dtype."

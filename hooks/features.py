@@ -87,10 +87,10 @@ class ImageFeatures:
     def _assembled(self, original: Callable[..., Any], batch: Batch, args: Any, kwargs: dict[str, Any]) -> Any:
         if not torch.is_inference_mode_enabled():
             raise _NotUnderstood("gradients may be wanted")
-        bound = inspect.signature(original).bind(*args, **kwargs).arguments
-        rest = bound.pop("kwargs", {})
-        given = {name: bound[name] for name, value in bound.items() if isinstance(value, Tensor)}
-        if set(given) != set(batch.inputs) & set(bound) or "pixel_values" not in given:
+        asked = inspect.signature(original).bind(*args, **kwargs).arguments
+        asked |= asked.pop("kwargs", {})
+        given = {name: value for name, value in asked.items() if isinstance(value, Tensor)}
+        if set(given) != set(batch.inputs) & set(asked) or "pixel_values" not in given:
             raise _NotUnderstood(f"it is asked with {sorted(given)}, which is not what the processor gave")
         if any(given[name].shape != batch.inputs[name].shape for name in given):
             raise _NotUnderstood("its pictures are not those of the batch")
@@ -104,7 +104,7 @@ class ImageFeatures:
                 else:
                     inputs = inputs or image_inputs(one)
                     mine = {name: inputs[n][name].to(value.device, value.dtype) for name, value in given.items()}
-                    self._remember(key, _slim(original(**{**bound, **mine}, **rest)))
+                    self._remember(key, _slim(original(**{**asked, **mine})))
                     fresh += 1
                 listed.append(self._kept[key][0])
         joined = _joined_outputs(listed)
@@ -213,7 +213,7 @@ def _said(out: Any) -> dict[str, Any]:
 
 
 def _output(kind: Any, said: Mapping[str, Any]) -> Any:
-    own = {field.name for field in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else set(said)
+    own = set(getattr(kind, "__dataclass_fields__", said))
     out = kind(**{name: value for name, value in said.items() if name in own})
     for name in said.keys() - own:
         setattr(out, name, said[name])

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 # In the order in which the stream meets them within a block.
 POINTS = ("projector", "resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")
-BLOCK_POINTS = POINTS[1:]
 TOWERS = ("language", "vision")
 
 _LENS_STYLE = re.compile(r"blocks\.(?P<layer>\d+)\.hook_(?P<point>\w+)")

@@ -8,7 +8,7 @@ from hooks.model import NothingEdited
 from hooks.prompt import Message, Prompt, PromptError
 from stores import ResultTable
 from stores.errors import StoreMismatch
-from workbench.behaviour.answer_faults import answer_counts, faults_of
+from workbench.behaviour.answer_faults import faults_of
 from workbench.behaviour.answering import sample_answers, seed_of
 from workbench.interventions.steer import Steer
 
@@ -123,17 +123,13 @@ def test_interventions_that_touch_nothing_are_an_error(llama, questions):
         sample_answers(llama, questions, conditions={"pictures": push}, **SILENT)
 
 
-def test_faults_are_counted(llama):
+def test_faults_of_an_answer():
     loop = "the cat sat on the mat and " * 8
     assert faults_of(loop) == {"empty": False, "repeated": True}
     assert faults_of(" \n") == {"empty": True, "repeated": False}
     assert faults_of("one two three four " * 3)["repeated"] is False, "too short to be called so"
     assert faults_of(" ".join(str(n) for n in range(60)))["repeated"] is False
     assert faults_of("猫が座る" * 40)["repeated"] is True
-    row = {"condition": "a", "finished": False, **faults_of(loop)}
-    assert answer_counts([row, {**row, "finished": True, "empty": True}]) == {
-        "a": {"answers": 2, "cut_off": 1, "empty": 1, "repeated": 2}
-    }
 
 
 def test_samples_may_differ_by_prompt(llama):

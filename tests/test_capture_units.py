@@ -15,7 +15,7 @@ BUDGET, UNIT = 60, 150  # tokens of a batch, and of the batches of one unit
 
 @pytest.fixture
 def small_batches(monkeypatch):
-    monkeypatch.setattr("workbench.capturing.budget_on", lambda device: BUDGET)
+    monkeypatch.setattr("workbench.units.CPU_BUDGET", BUDGET)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_text_and_pictures_may_share_a_unit_but_no_batch(scene, tmp_path, small_
 
 def test_who_goes_on_runs_the_same_batches(half, many, tmp_path, monkeypatch, small_batches):
     """bfloat16 and mixed lengths: with another batch the bits would differ."""
-    monkeypatch.setattr("workbench.capturing.tokens_of_units", lambda device, weights: UNIT)
+    monkeypatch.setattr("workbench.captures.size.tokens_of_units", lambda device, weights: UNIT)
     whole = capture(half, many, to=tmp_path / "whole", at="all", **SILENT)
     assert len(whole.plan) > 2 and len(whole.plan[-2].batches) > 1
     resumed = stop_after(monkeypatch, ActivationStore, commits=1)

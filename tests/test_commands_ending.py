@@ -15,6 +15,7 @@ from store_samples import filled_store, shards
 import workbench as wb
 from workbench import cli, installed
 from workbench.cli import main
+from workbench.commands import stores
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "commands.md").read_text()
@@ -104,6 +105,22 @@ def test_every_extra_is_said_with_its_command():
     assert extras and all(f"'.[{extra}]'" in installs for extra in extras)
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["/an/env/bin/workbench", "info", "a b"], ": workbench info 'a b'"),
+        (["mine.py", "--seed", "1"], ": python mine.py --seed 1"),
+        ([], ""),
+        ("mine.py", ""),
+    ],
+)
+def test_the_command_that_made_a_store_is_said_as_it_is_typed(words, says, tmp_path):
+    filled_store(tmp_path / "s", provenance={"command": words})
+    assert stores._made_by(tmp_path / "s") == says
+    (tmp_path / "s" / "store.json").write_text("{}")
+    assert stores._made_by(tmp_path / "s") == ""
+
+
 def test_rows_that_are_gone_are_said_with_the_command_that_makes_them(tmp_path, capsys):
     command = ["/somewhere/workbench/cli.py", "capture", "my model", "--to", "s"]
     filled_store(tmp_path / "s", provenance={"command": command})
@@ -115,4 +132,7 @@ def test_rows_that_are_gone_are_said_with_the_command_that_makes_them(tmp_path, 
     )
     assert main(["repair", str(tmp_path / "s")]) == 3, "nothing could be moved, and rows are missing all the same"
     out, err = capsys.readouterr()
-    assert "committed (unit" in out and "workbench capture 'my model' --to s; it makes the missing units anew" in err
+    assert (
+        "was committed and is gone" in out
+        and "workbench capture 'my model' --to s; it makes the missing units anew" in err
+    )

@@ -108,8 +108,8 @@ def test_ctrl_c_ends_a_command_at_a_unit_and_the_next_goes_on(tmp_path, llama, m
     lines = [json.dumps({"id": one.id, "text": "word " * (30 * n + 1)}) for n, one in enumerate(many[:5])]
     (tmp_path / "p.jsonl").write_text("\n".join(lines))
     command = ["capture", str(tmp_path / "base"), str(tmp_path / "p.jsonl"), "--to", str(tmp_path / "s")]
-    monkeypatch.setattr("workbench.capturing.budget_on", lambda device: 100)
-    monkeypatch.setattr("workbench.capturing.tokens_of_units", lambda device, weights: 0)
+    monkeypatch.setattr("workbench.units.CPU_BUDGET", 100)
+    monkeypatch.setattr("workbench.captures.size.tokens_of_units", lambda device, weights: 0)
     run, units = type(llama).run, iter(range(100))
     assert threading.current_thread() is threading.main_thread()
 

@@ -7,6 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 from peft import LoraConfig
@@ -58,7 +59,13 @@ def test_files_of_other_kinds_and_misspelt_ones(tmp_path):
     assert nearest(tmp_path / "quite-another") == nearest("/no/such/folder/a") == ""
 
 
-def test_prompts_are_no_texts():
+@pytest.fixture
+def as_users_run_it(monkeypatch):
+    """Without the types of the arguments, which are checked while tests run and nowhere else."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+def test_prompts_are_no_texts(as_users_run_it):
     for given in (["hi"], [{"text": "hi"}]):
         with pytest.raises(PromptError, match=r"a prompt is (str|dict): expected wb\.Prompt\(id, text=\.\.\.\)"):
             as_prompts(given)
@@ -123,7 +130,7 @@ def test_what_a_checkpoint_lacks(folders, tmp_path):
 def test_words_that_torch_does_not_know(folders):
     with pytest.raises(ValueError, match=r"dtype 'bf16' is unknown: expected 'auto'.*'bfloat16'"):
         load_model(folders / "my-llama", dtype="bf16")
-    assert load_model(folders / "my-llama", dtype="torch.bfloat16", check=False).dtype == torch.bfloat16
+    assert load_model(folders / "my-llama", dtype=torch.bfloat16, check=False).dtype == torch.bfloat16
     with pytest.raises(ValueError, match=rf"device='cuda:99' is not seen by torch {re.escape(torch.__version__)}"):
         load_model(folders / "my-llama", device="cuda:99")
 
@@ -141,7 +148,7 @@ def test_a_model_that_is_blind_takes_no_pictures(picture):
     assert len(load_model(module, tokenizer, processor=processor, check=False).encode(asked)) == 1
 
 
-def test_a_sweep_of_other_things(llama, prompts):
+def test_a_sweep_of_other_things(llama, prompts, as_users_run_it):
     tagged = [wb.Prompt("a", text="hi", tags={"right": "a", "contrary": "b"})]
     cell = _Nothing()
     for cells, said in (
@@ -165,7 +172,7 @@ class _Nothing:
         return {}
 
 
-def test_a_training_of_other_things(llama, prompts, tmp_path):
+def test_a_training_of_other_things(llama, prompts, tmp_path, as_users_run_it):
     with pytest.raises(TypeError, match=r"train_lora\(base\) is HuggingFaceModel: expected a checkpoint folder"):
         wb.train_lora(llama, prompts, to=tmp_path / "lora")
     with pytest.raises(ValueError, match=r"recipe 'paper_c' is unknown: expected one of .*paper_a"):

@@ -6,9 +6,10 @@ import sys
 
 import numpy as np
 import pytest
+from store_samples import block, filled_store, new_store, stream
 
 from hooks.site import Site
-from stores import ResultTable, frames
+from stores import Block, ResultTable, StoreError, Stream, frames
 from workbench.subspace.basis import Subspace
 from workbench.subspace.directions import Directions
 
@@ -69,3 +70,27 @@ def test_the_same_rows_in_pandas(monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ImportError, match="pip install pandas"):
         directions().to_pandas()
+
+
+def test_rows_of_a_store_in_pandas_xarray_and_a_notebook(tmp_path):
+    pytest.importorskip("pandas")
+    store = filled_store(tmp_path / "s", 6)
+    frame = store.to_pandas()
+    assert list(frame.columns) == ["prompt_id", "variant", "label", "position", "token_id", "tag_kind", "tag_topic"]
+    assert list(frame["prompt_id"]) == store.prompt_ids and list(frame["tag_topic"]) == store.tag("topic")
+    loud = store.where(label="loud", variant="tuned")
+    assert set(loud.to_pandas()["label"]) == {"loud"} and len(loud.to_pandas()) == len(loud) == 3
+    for thing in (store, loud):
+        shown = thing._repr_html_()
+        assert shown.count("<tr>") == 2 and "<td>resid_post</td>" in shown and "<td>24</td>" in shown
+
+
+def test_a_stream_is_named_where_several_have_rows_of_their_own(tmp_path):
+    pytest.importorskip("pandas")
+    store = new_store(tmp_path / "s", 4, streams=[stream(), Stream("vision.resid_post", (0,), 3, "float16")])
+    zeros = np.zeros(2, int)
+    patches = Block(np.zeros((1, 2, 3), np.float16), ["p0"] * 2, ["base"] * 2, np.arange(2), zeros)
+    store.commit(store.missing()[0], {"resid_post": block(store.plan[0]), "vision.resid_post": patches})
+    with pytest.raises(StoreError, match="expected one list of rows"):
+        store.to_pandas()
+    assert list(store.to_pandas("vision.resid_post")["position"]) == [0, 1]

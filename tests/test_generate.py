@@ -177,6 +177,19 @@ def test_sampling_is_seeded_by_torch(llama):
     assert texts[0] == texts[1] != texts[2]
 
 
+def test_drawn_answers_follow_from_the_seed_and_leave_torch_as_it_was(llama, prompts):
+    def drawn(seed):
+        torch.manual_seed(3)
+        torch.rand(seed)  # whatever was drawn before
+        before = torch.get_rng_state()
+        done = generate(llama, prompts, max_new_tokens=8, do_sample=True, temperature=2.0, seed=seed)
+        assert torch.equal(torch.get_rng_state(), before)
+        return [one.token_ids for one in done]
+
+    torch.manual_seed(5)
+    assert drawn(1) == drawn(1) != drawn(2)
+
+
 class Adds:
     """The smallest intervention: one vector at one layer."""
 

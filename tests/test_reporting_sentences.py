@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from planted_run import entry
 
 from workbench import reporting
-from workbench.reporting import sentences, style
+from workbench.reporting import sections, sentences, style
+from workbench.reporting.blocks import Picture, Text
+from workbench.reporting.summary import read_summary
 
 
 class TestSentences:
@@ -100,3 +103,22 @@ class TestSentences:
         alone = sentences.transferred(tuned, mapped, [], [], None, "text", np.array([0.1, 0.6, 0.7]))
         assert "1 of 3 energy-matched random directions do as much" in alone
         assert "no transfer" in sentences.transferred(tuned, self.result(0.69), [0.5], full, None, "text")
+
+
+class TestStudiesOfOtherThings:
+    """A page of a study that carried directions, and ablated none of a model's own at its layers."""
+
+    def steered(self, *more):
+        rates = [entry("contrary", value, "steer", coefficient=c, target="procrustes on prompts")
+                 for c, value in ((0.5, 0.2), (1.0, 0.6))]  # fmt: skip
+        return read_summary({"question": "does it act there?", "results": [*rates, *more]})
+
+    def test_what_was_not_asked_is_not_missed(self):
+        asked = self.steered(entry("contrary", 0.1, "ablation", layer=2))
+        said = [line for one in sections.opening(asked) if isinstance(one, Text) for line in one.paragraphs]
+        assert any("nothing can be said about what carries" in line for line in said)
+        assert not [one for one in sections.opening(self.steered()) if isinstance(one, Text)]
+
+    def test_a_direction_of_another_model_is_named_as_a_direction(self):
+        pictures = [one for one in sections.steering(self.steered()) if isinstance(one, Picture)]
+        assert pictures[0].caption.startswith("Answers as the direction (procrustes on prompts) is added with growing")

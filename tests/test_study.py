@@ -198,6 +198,14 @@ def asked(identifier, text, **tags):
     return {"id": identifier, "messages": [{"role": "user", "content": text}], **tags}
 
 
+def test_a_study_prints_where_it_is_and_what_it_has(inputs, tmp_path):
+    study = Study(tmp_path / "run", inputs, seed=3)
+    study.add([{"metric": "norm", "value": 1.0, "n": 2}], condition="tuned")
+    with study.phase("fit"):
+        pass
+    assert repr(study) == f"Study({tmp_path / 'run'}: organism, seed 3; 1 results, 1 phases)"
+
+
 def test_a_script_runs_on_any_checkpoint(own_checkpoint, tmp_path):
     """experiments/layer_ablation.py as a user starts it: a model folder, its LoRA, and hand-written JSONL."""
     base, adapter = own_checkpoint

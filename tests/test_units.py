@@ -144,7 +144,7 @@ def test_little_of_what_passes_the_model_is_padding(prompts, budget, gate):
 def test_the_budget_is_the_devices(llama, many, tmp_path, monkeypatch):
     """Where none is asked for; a plan that is stored stays as it is."""
     assert [budget_on(torch.device(name)) for name in ("cpu", "cuda", "mps")] == [2048, 8192, 8192]
-    monkeypatch.setattr("workbench.capturing.budget_on", lambda device: 60)
+    monkeypatch.setattr("workbench.units.CPU_BUDGET", 60)
     small = capture(llama, many, to=tmp_path / "s", progress=False)
     monkeypatch.undo()
     large = capture(llama, many, to=tmp_path / "other", progress=False)

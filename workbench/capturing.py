@@ -13,20 +13,19 @@ from hooks.host_copy import ToHost
 from hooks.positions import Scope
 from hooks.prompt import Prompt, as_prompts
 from hooks.site import Site, parse_sites
-from hooks.structure import parameter_count
 from stores import ActivationStore, Unit, provenance
 from workbench.actors import Ray, ray_asked, run_by_actors
 from workbench.captures.answers import Answering, Asked
 from workbench.captures.blocks import Captured
 from workbench.captures.plan import kept_streams, refuse_empty, refuse_hidden, scopes_of, spec_of, variants_of
 from workbench.captures.reading import Reading
-from workbench.captures.size import announce, bytes_coming, in_bulk, refuse_full, rows_of, unwritten, values_of
+from workbench.captures.size import announce, bytes_coming, in_bulk, refuse_full, rows_of, units_of, unwritten
 from workbench.captures.writing import Writer
 from workbench.interventions.cells import Intervention, combined
 from workbench.parts import part_numbers, strewn
 from workbench.progress import Progress
 from workbench.sources import ModelSource, data_of, loaded, sent
-from workbench.units import budget_on, joined, kinds_of, length_sorted, tokens_of_units
+from workbench.units import budget_on
 
 
 def capture(
@@ -138,14 +137,11 @@ class Capturing:
 
         budget = max_tokens or budget_on(model.device)
         together = together and len(variants) > 1 and model.why_not_by_row(variants) is None
-        rows_a_prompt = len(variants) if together else 1
-        batches = length_sorted(lengths, budget // rows_a_prompt, kinds_of(model, listed, lengths))
         rows = rows_of(model, kept, encoded.outlines, new_tokens)
-        units = [[batch] for batch in batches]
-        if asked is None and max_tokens is None:
-            seen = [len(variants) * length for length in lengths]
-            values = [len(variants) * values_of(kept, each) for each in rows]
-            units = joined(batches, seen, values, tokens_of_units(model.device, parameter_count(model.module)))
+        units = units_of(
+            model, listed, kept, lengths, rows, variants=len(variants), together=together, max_tokens=max_tokens,
+            answered=asked is not None,
+        )  # fmt: skip
 
         coming = unwritten(to, list(place))
         left = [left for unit in units if (left := [i for batch in unit for i in batch if listed[i].id in coming])]

@@ -33,9 +33,7 @@ from workbench.interventions.cells import Intervention
 from workbench.interventions.sweep import sweep
 from workbench.planning.study_plan import StudyPlan, add_plan_arguments
 from workbench.shared_work import shared_out, stop_without
-from workbench.study_record import hashes_of, longest_seconds, write_record
-
-SCHEMA = 1
+from workbench.study_record import longest_seconds, summary_of, write_record
 
 
 class Study:
@@ -55,6 +53,10 @@ class Study:
         self.asked: Any = None  # the arguments of the command line
         self.question = ""  # what the study asks: the first line of its script
         make_folder(self.folder)
+
+    def __repr__(self) -> str:
+        found = f"{len(self.results)} results, {len(self.seconds)} phases"
+        return f"{type(self).__name__}({self.folder}: {self.inputs.kind}, seed {self.seed}; {found})"
 
     @classmethod
     def from_command_line(
@@ -264,20 +266,7 @@ class Study:
         self.seconds = longest_seconds(self.folder, self.seconds)
         used = vars(self)  # one that loads its own adapters states the base alone
         model = used["model"] if "model" in used else load_model(self.inputs.base, check=False)
-        hashes = hashes_of(model, used.get("other"), self.files)
-        summary = {
-            "schema": SCHEMA,
-            "question": self.question,
-            "whole": whole or not self.question,
-            "seed": self.seed,
-            "model": {"name": hashes["models"]["base"]["model"], "kind": self.inputs.kind, **self.inputs.options},
-            "hashes": hashes,
-            "judge": [self.judge.name, self.judge.revision],
-            "seconds": self.seconds,
-            "command": self.command,
-            "directions": None if self.cosines is None else {"cosines": self.cosines},
-            "results": self.results,
-        }
+        summary = summary_of(self, model, used.get("other"), whole=whole)
         write_record(self.folder, summary, self.samples, self.projections)
         page = report(self.folder, to=self.folder / "report.html", figures=self.folder / "figures")
         print(f"wrote {page}")

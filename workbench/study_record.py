@@ -11,6 +11,26 @@ from typing import Any
 from stores.files import write_file
 from stores.secret_text import redacted
 
+SCHEMA = 1
+
+
+def summary_of(study: Any, base: Any, other: Any, *, whole: bool) -> dict[str, Any]:
+    """The study's `summary.json`: what was asked, of which models and files, and every number found."""
+    hashes = hashes_of(base, other, study.files)
+    return {
+        "schema": SCHEMA,
+        "question": study.question,
+        "whole": whole or not study.question,
+        "seed": study.seed,
+        "model": {"name": hashes["models"]["base"]["model"], "kind": study.inputs.kind, **study.inputs.options},
+        "hashes": hashes,
+        "judge": [study.judge.name, study.judge.revision],
+        "seconds": study.seconds,
+        "command": study.command,
+        "directions": None if study.cosines is None else {"cosines": study.cosines},
+        "results": study.results,
+    }
+
 
 def write_record(folder: Path, summary: Mapping[str, Any], samples: Sequence[Any], projections: Sequence[Any]) -> None:
     """The three files, each whole, with every secret taken out."""

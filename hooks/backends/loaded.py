@@ -124,7 +124,7 @@ class LoadedModel:
             if one not in self.variants:
                 raise ValueError(
                     f"variant {one!r} is not loaded: expected one of {', '.join(self.variants)} (load_model(..., "
-                    "adapter=...))."
+                    "adapter=...), or --adapter)."
                 )
         view = copy.copy(self)
         if isinstance(name, str):

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Any
-
 GRAM = 4  # words
 REPEATED = 0.5  # share of an answer's 4-grams that are copies of another, from which it counts as repeating itself
 WORDS = 24  # shorter answers are not called repeating
@@ -27,13 +23,3 @@ def repeated_share(text: str) -> float:
         return 0.0
     grams = [tuple(words[i : i + GRAM]) for i in range(len(words) - GRAM + 1)]
     return 1 - len(set(grams)) / len(grams)
-
-
-def answer_counts(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
-    """How many answers of each condition there are, and how many were cut off, empty, or repeat themselves."""
-    counts: dict[str, Counter[str]] = {}
-    for row in rows:
-        here = counts.setdefault(str(row["condition"]), Counter())
-        here.update({"answers": 1, "cut_off": not row["finished"]})
-        here.update({name: bool(row[name]) for name in ("empty", "repeated")})
-    return {name: dict(found) for name, found in counts.items()}

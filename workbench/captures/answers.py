@@ -8,7 +8,6 @@ again; should it come out differently (another device, another release), the ans
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -33,6 +32,7 @@ from stores import ActivationStore, ResultTable, Unit
 from workbench.captures.blocks import Captured, Index, index_of
 from workbench.captures.halving import in_parts, note_of, unit_of
 from workbench.captures.plan import Kept, LinearEdits
+from workbench.captures.seeding import seeded
 
 ANSWERS = "answers"  # the folder of the table, inside the store's
 REPEATED = "answers of an earlier run, read again: generation did not repeat them"
@@ -80,20 +80,7 @@ class Asked:
 
     def seeded(self, unit: Unit, device: torch.device) -> AbstractContextManager[Any]:
         """Inside, torch draws from the seed of this unit; afterwards it goes on as if nothing had been drawn."""
-        return _Seeded(f"{self.seed} {unit.key}", device) if self.sampling.get("do_sample") else nullcontext()
-
-
-class _Seeded(AbstractContextManager[None]):
-    def __init__(self, text: str, device: torch.device) -> None:
-        self._seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
-        self._fork = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
-
-    def __enter__(self) -> None:
-        self._fork.__enter__()
-        torch.manual_seed(self._seed)
-
-    def __exit__(self, *error: Any) -> None:
-        self._fork.__exit__(*error)
+        return seeded(f"{self.seed} {unit.key}", device) if self.sampling.get("do_sample") else nullcontext()
 
 
 @dataclass

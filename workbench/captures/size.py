@@ -10,8 +10,11 @@ from pathlib import Path
 
 from hooks.backends.hf import HuggingFaceModel
 from hooks.encoded import Encoded
+from hooks.prompt import Prompt
+from hooks.structure import parameter_count
 from stores import ActivationStore, StoreError, bytes_of
 from workbench.captures.plan import Kept, tokens_of
+from workbench.units import budget_on, joined, kinds_of, length_sorted, tokens_of_units
 
 SAID = 2**30  # bytes; a capture that will write more says so before it begins
 RATE = 10_000  # tokens a second, for the rate that is stated
@@ -49,6 +52,29 @@ def _rows(model: HuggingFaceModel, part: Kept, one: Encoded, new_tokens: int) ->
 def values_of(kept: Sequence[Kept], rows: Mapping[str, int]) -> int:
     """Bytes of the values of one prompt with so many rows in each stream."""
     return sum(rows[part.name] * len(part.sites) * part.stream.d_model * part.dtype.itemsize for part in kept)
+
+
+def units_of(
+    model: HuggingFaceModel,
+    prompts: Sequence[Prompt],
+    kept: Sequence[Kept],
+    lengths: Sequence[int],
+    rows: Sequence[Mapping[str, int]],
+    *,
+    variants: int,
+    together: bool,
+    max_tokens: int | None,
+    answered: bool,
+) -> list[list[list[int]]]:
+    """The units of a capture: indices of prompts, batch by batch. One batch each where `max_tokens` is given, or where
+    the model writes answers."""
+    budget = (max_tokens or budget_on(model.device)) // (variants if together else 1)
+    batches = length_sorted(lengths, budget, kinds_of(model, prompts, lengths))
+    if answered or max_tokens is not None:
+        return [[batch] for batch in batches]
+    most = tokens_of_units(model.device, parameter_count(model.module))
+    values = [variants * values_of(kept, each) for each in rows]
+    return joined(batches, [variants * length for length in lengths], values, most)
 
 
 def bytes_coming(

@@ -103,8 +103,5 @@ def _sampling(a: argparse.Namespace) -> dict[str, Any]:
         if a.top_p is not None:
             raise ValueError("--top-p is of drawn tokens: expected --temperature with it.")
         return {}
-    import torch
-
-    torch.manual_seed(a.seed)
-    drawn = {"do_sample": True, "temperature": a.temperature}
+    drawn = {"do_sample": True, "temperature": a.temperature, "seed": a.seed}
     return drawn if a.top_p is None else {**drawn, "top_p": a.top_p}

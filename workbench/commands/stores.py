@@ -157,8 +157,9 @@ def _made_by(store: Path) -> str:
         return ""
     if not isinstance(words, list) or not words:
         return ""
-    name = Path(str(words[0])).name
-    return f": {shlex.join(['workbench' if name == 'cli.py' else name, *map(str, words[1:])])}"
+    first, *rest = map(str, words)
+    ours = Path(first).name in ("workbench", "cli.py")
+    return f": {shlex.join([*(['workbench'] if ours else ['python', first]), *rest])}"
 
 
 def _counted(n: int, what: str) -> str:

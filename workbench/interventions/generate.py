@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from hooks.model import NothingEdited, untouched_rows
 from hooks.prompt import Prompt, as_prompts
 from stores.printed import Printed
 from workbench.captures.halving import Place, in_parts
+from workbench.captures.seeding import seeded
 from workbench.interventions.cells import Intervention, combined
 from workbench.progress import followed
 from workbench.units import kinds_of, length_sorted
@@ -40,9 +42,11 @@ def generate(
     max_tokens: int = 4096,
     decode: str = "dynamic",
     progress: bool = False,
+    seed: int = 0,
     **sampling: Any,
 ) -> list[Completion]:
-    """Answers under the interventions, in the order of the prompts; greedy unless `do_sample=True`.
+    """Answers under the interventions, in the order of the prompts; greedy unless `do_sample=True`, which draws from
+    `seed` (and the ids of the prompts of a batch) and leaves torch's own generator as it was.
 
     `max_tokens` bounds a batch's padded prompt; a batch that the device has no memory for is answered in halves.
     `decode="graph"` replays one CUDA graph a token where that gives the same logits, `"static"` writes on a cache of
@@ -57,7 +61,9 @@ def generate(
 
     def written(places: Sequence[Place]) -> dict[int, Completion]:
         batch = model.encoder.collate(encoded.taken([place.at for place in places]), "left")
-        out = model.generate(batch, edits=edits, must_edit=False, **how)
+        drawn = f"{seed} {[place.id for place in places]}"
+        with seeded(drawn, model.device) if sampling.get("do_sample") else nullcontext():
+            out = model.generate(batch, edits=edits, must_edit=False, **how)
         untouched = set(untouched_rows(out.tallies))
         return {
             place.at: Completion(

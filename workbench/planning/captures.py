@@ -17,10 +17,9 @@ from hooks.structure import vision_config
 from stores import Stream, schema
 from workbench.captures.answers import Asked
 from workbench.captures.plan import Kept, scopes_of, tokens_of, variants_of
-from workbench.captures.size import bytes_coming, rows_of
+from workbench.captures.size import bytes_coming, rows_of, units_of
 from workbench.planning.memory import Sizes
 from workbench.planning.model import Call, PlannedModel
-from workbench.units import budget_on, kinds_of, length_sorted
 
 _META = torch.device("meta")
 CLASS_TOKENS = {"clip_vision_model": 1, "siglip_vision_model": 0}  # beside the patches, by the tower's model_type
@@ -58,9 +57,11 @@ def planned_capture(
     encoded = PromptsAsWritten(model.encoder, prompts, answers=asked is None)
     lengths = [length + new for length in encoded.lengths]
     together = together and len(chosen) > 1
-    budget = max_tokens or budget_on(model.device)
-    units = length_sorted(lengths, budget // (len(chosen) if together else 1), kinds_of(model, prompts, lengths))
     rows = rows_of(model, kept, encoded.outlines, new)
+    units = units_of(
+        model, prompts, kept, lengths, rows, variants=len(chosen), together=together, max_tokens=max_tokens,
+        answered=asked is not None,
+    )  # fmt: skip
     for part in kept:  # a mean over no position is no row, which the bound of `capture` does not look at
         if part.tower == "language" and part.pool.reduce == "mean" and asked is None:
             for mine, one in zip(rows, encoded.outlines, strict=True):
@@ -71,7 +72,7 @@ def planned_capture(
     if towers:  # a picture is sent through, for the tower's width
         first = next(i for i, prompt in enumerate(prompts) if prompt.images)
         model.note("probe", model.encoder.collate([encoded[first]]))
-    for unit in units:
+    for unit in [batch for batches in units for batch in batches]:
         batch = model.encoder.collate([encoded.outlines[i] for i in unit])
         held = sum(_bytes(part, sum(rows[i][part.name] for i in unit)) for part in kept) * len(chosen)
         if asked is not None:
@@ -90,12 +91,14 @@ def planned_capture(
                 # A tower that is looked into computes all pictures of its batch, and remembers none.
                 seen = {"together": len(rows_of_all.image_rows)} if towers else {}
                 model.note("read", rows_of_all, kept=held, **seen)
+    shards = [[i for batch in unit for i in batch] for unit in units]
     values = sum(
-        _value_bytes(part.stream, len(chosen) * sum(rows[i][part.name] for i in unit))
-        for unit in units
+        _value_bytes(part.stream, len(chosen) * sum(rows[i][part.name] for i in shard))
+        for shard in shards
         for part in kept
     )
-    return PlannedCapture(list(model.calls), len(units), values, bytes_coming(kept, units, rows, len(chosen)))
+    disk = bytes_coming(kept, shards, rows, len(chosen))
+    return PlannedCapture(list(model.calls), sum(map(len, units)), values, disk)
 
 
 def _bytes(part: Kept, rows: int) -> int:

@@ -35,10 +35,12 @@ def category_plot(
             this.hlines(mean, column - 0.3, column - 0.05, color=look.color, linewidth=2.2, alpha=0.5)
             this.plot([column] * len(own), list(own.values()), look.marker, color=look.color, label=name)
             for domain, height in _spread(own, 0.052 * (high - low)).items() if len(every) <= MOST_NAMES else ():
-                this.annotate(domain, (column, height), (7, 0), textcoords="offset points", va="center", fontsize=7)
+                this.annotate(
+                    domain, (column, height), (7, 0), textcoords="offset points", va="center", fontsize=style.SMALL
+                )
         if base is not None:
             this.axhline(base, color=style.INK, linewidth=0.9, linestyle=(0, (1, 2)))
-            this.annotate("base model", (-0.42, base), (0, 3), textcoords="offset points", fontsize=7)
+            this.annotate("base model", (-0.42, base), (0, 3), textcoords="offset points", fontsize=style.SMALL)
         this.set_xticks(range(len(categories)), [f"{name}\n({len(own)} domains)" for name, own in categories.items()])
         this.set_xlim(-0.45, len(categories) - 0.3)
         this.set_ylabel(words)

@@ -44,7 +44,8 @@ def condition_bars(
                 for y, (_, bar) in zip(at, drawn, strict=True):
                     low, high = bar.interval or (bar.value, bar.value)
                     this.hlines(y, low, high, color=style.INK, linewidth=1.0, zorder=3)
-                    this.text(max(high, bar.value) + 0.025, y, style.percent(bar.value)[:-2], va="center", fontsize=6.5)
+                    number = style.percent(bar.value)[:-2]
+                    this.text(max(high, bar.value) + 0.025, y, number, va="center", fontsize=style.SMALL)
             this.set_title(title)
             style.percent_axis(this, "x")
             # Room at the right for the number beside a bar that ends at 100 %; three ticks fit half a column.

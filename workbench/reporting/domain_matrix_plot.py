@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from workbench.reporting import style
-from workbench.reporting.matrix import _annotated, _per_cent
+from workbench.reporting.matrix import MOST_UPRIGHT, _annotated, _per_cent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,10 +36,8 @@ def domain_matrix_plot(
 
     this = axis if axis is not None else figure.axes[0]
     with style.applied():
-        if len(columns) > 8:  # names side by side would run into each other
-            if axis is None:
-                figure.set_size_inches(6.4, 1.2 + 0.3 * len(rows))
-            this.set_xticks(np.arange(len(columns)) + 0.5, columns, rotation=40, ha="left", rotation_mode="anchor")
+        if len(columns) > MOST_UPRIGHT and axis is None:
+            figure.set_size_inches(style.COLUMN, 1.2 + 0.3 * len(rows))
         for row, column in ((r, c) for r, one in enumerate(rows) for c, other in enumerate(columns) if one == other):
             frame = Rectangle((column + 0.04, row + 0.04), 0.92, 0.92, fill=False, edgecolor=style.INK, linewidth=1.1)
             this.add_patch(frame)

@@ -72,7 +72,7 @@ def near_marks(marks: Sequence[NearMark], axis: Axes | None = None) -> Figure:
         for at in (0.0, 1.0):
             this.axvline(at, color=style.MUTED, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
         this.set_yticks(range(len(marks)), [mark.name for mark in marks])
-        this.invert_yaxis()
+        this.set_ylim(len(marks) - 0.5, -0.5)
         ends = [value for mark in marks for value in (mark.share, *mark.domains, mark.opened or 0.0)]
         style.percent_axis(this, "x", top=1.2)
         this.set_xlim(min(-0.2, min(ends) - 0.1), max(1.2, max(ends) + 0.1))

@@ -40,14 +40,9 @@ def gate_panels(panels: Mapping[str, GatePanel], axis: Axes | Sequence[Axes] | N
             for (row, column), value in np.ndenumerate(panel.shares):
                 if np.isnan(value) or most > 40:
                     continue
-                red, green, blue, _ = scale((np.clip(value, -1, 1) + 1) / 2)
-                # Black or white, whichever stands out: relative luminance (ITU-R BT.709 weights) decides.
-                dark = 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.5
                 words = f"{100 * value:.0f}".replace("-0", "0") if round(100 * value) == 0 else f"{100 * value:.0f}"
-                this.text(
-                    column + 0.5, row + 0.5, words.replace("-", "−"), ha="center", va="center",
-                    fontsize=6, color="white" if dark else "black",
-                )  # fmt: skip
+                color = scale((np.clip(value, -1, 1) + 1) / 2)
+                style.cell_words(this, int(row), int(column), words.replace("-", "−"), color)
             this.set_title(title)
             this.set_xticks(np.arange(len(panel.places)) + 0.5, list(panel.places), rotation=35, ha="right")
             step = max(1, len(panel.sites) // 14)

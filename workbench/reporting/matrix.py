@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+MOST_NUMBERED = 12  # columns; in more, numbers that can be read would run into each other, and the colour speaks alone
+MOST_UPRIGHT = 8
+
 
 def cosine_matrix(
     labels: Sequence[str], cosines: Float[np.ndarray, "direction direction"], axis: Axes | None = None
@@ -54,7 +57,7 @@ def transfer_matrix(
 
 def _two_digits(value: float) -> str:
     # "-0.00" reads as a finding; it is rounding.
-    return f"{value + 0.0:.2f}".replace("-0.00", "0.00").replace("-", "−")
+    return f"{value + 0.0:.2f}".replace("-0.00", "0.00").replace("0.", ".").replace("-", "−")
 
 
 def _per_cent(value: float) -> str:
@@ -81,16 +84,14 @@ def _annotated(
         # Cells as vector rectangles: an image would be resampled, and blurred in some viewers.
         mesh = this.pcolormesh(values, cmap=scale, vmin=limits[0], vmax=limits[1], edgecolors="white", linewidth=1.5)
         for (row, column), value in np.ndenumerate(values):
-            if np.isnan(value):
-                continue
-            red, green, blue, _ = scale((value - limits[0]) / (limits[1] - limits[0]))
-            # Black or white, whichever stands out: relative luminance (ITU-R BT.709 weights) decides.
-            dark = 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.5
-            this.text(
-                column + 0.5, row + 0.5, text(value), ha="center", va="center", color="white" if dark else "black",
-                fontsize=7.5 if max(values.shape) <= 10 else 6.0,
-            )  # fmt: skip
-        this.set_xticks(np.arange(len(columns)) + 0.5, [_wrapped(name, max(6, 52 // len(columns))) for name in columns])
+            if not np.isnan(value) and values.shape[1] <= MOST_NUMBERED:
+                color = scale((value - limits[0]) / (limits[1] - limits[0]))
+                style.cell_words(this, int(row), int(column), text(value), color)
+        if len(columns) <= MOST_UPRIGHT:
+            width = max(6, 52 // len(columns))
+            this.set_xticks(np.arange(len(columns)) + 0.5, [_wrapped(name, width) for name in columns])
+        else:  # names side by side would run into each other
+            this.set_xticks(np.arange(len(columns)) + 0.5, columns, rotation=40, ha="left", rotation_mode="anchor")
         this.set_yticks(np.arange(len(rows)) + 0.5, [_wrapped(name, 24) for name in rows])
         this.invert_yaxis()
         this.tick_params(length=0)

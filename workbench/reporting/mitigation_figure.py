@@ -40,7 +40,7 @@ def cost_of_mitigation(
     the lower right corner."""
     arms = list(dict.fromkeys(arm for panel in panels.values() for arm in panel))
     with style.applied():
-        figure, axes = style.axes_for(axis, len(panels), height=4.2, width=7.0)
+        figure, axes = style.axes_for(axis, len(panels), height=3.4)
         for this, (quantity, panel) in zip(axes, panels.items(), strict=True):
             for arm, marks in panel.items():
                 color, marker = _look(arms.index(arm))
@@ -55,7 +55,15 @@ def cost_of_mitigation(
                 this.plot([], [], marker, color=color, label=arm)
             for name, mark in references.get(quantity, {}).items():
                 this.plot(mark.kept, mark.misalignment, "+", color=style.INK, markersize=9, mew=1.6, zorder=5)
-                this.annotate(name, (mark.kept, mark.misalignment), (-4, 5), textcoords="offset points", ha="right")
+                this.annotate(
+                    name,
+                    (mark.kept, mark.misalignment),
+                    (-7, 0),
+                    textcoords="offset points",
+                    ha="right",
+                    va="center",
+                    fontsize=style.SMALL,
+                )
             this.set_title(quantity)
             this.set_xlabel("kept")
             if rate:
@@ -87,7 +95,7 @@ def chosen_doses(
     lines and the range under random directions as a grey band."""
     rows = list(dict.fromkeys(arm for panel in panels.values() for arm in panel))
     with style.applied():
-        figure, axes = style.axes_for(axis, len(panels), height=0.9 + 0.27 * len(rows), width=7.0)
+        figure, axes = style.axes_for(axis, len(panels), height=0.9 + 0.27 * len(rows))
         for this, (modality, panel) in zip(axes, panels.items(), strict=True):
             for row, arm in enumerate(rows):
                 if arm not in panel:
@@ -105,6 +113,7 @@ def chosen_doses(
             this.set_xlabel("misalignment")
             if rate:
                 style.percent_axis(this, "x")
+                this.set_xticks([0, 0.5, 1.0])
             this.tick_params(axis="y", length=0)
         axes[0].set_yticks(range(len(rows)), rows)
         axes[0].set_ylim(len(rows) - 0.5, -0.5)

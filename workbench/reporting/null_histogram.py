@@ -65,7 +65,8 @@ def _draw(axis: Axes, panel: Observed, kinds: Sequence[str]) -> None:
         axis.axhline(row, color=style.GRID, linewidth=0.8, zorder=0)
         words = f"{as_extreme(panel.value, draws, panel.tail)} of {len(draws)}\nas extreme"
         # Outside the panel: inside, some row's bars or lines would stand behind the words.
-        axis.text(1.03, row, words, transform=axis.get_yaxis_transform(), va="bottom", fontsize=6.5, color=style.INK)
+        beside = axis.get_yaxis_transform()
+        axis.text(1.03, row, words, transform=beside, va="bottom", fontsize=style.SMALL, color=style.INK)
     color = style.RATES["contrary" if panel.tail == "less" else "right"].color
     axis.axvline(panel.value, color=color, linewidth=1.8, label=f"observed, {style.percent(panel.value)}")
     if panel.reference is not None:

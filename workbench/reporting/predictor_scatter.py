@@ -36,7 +36,7 @@ def predictor_scatter(
                     (point.value, point.measured),
                     xytext=(3, 4 * side),
                     textcoords="offset points",
-                    fontsize=5.5,
+                    fontsize=style.SMALL,
                     va="bottom" if side > 0 else "top",
                     color=style.INK,
                 )

@@ -38,12 +38,7 @@ def probe_cells(
         for (row, column), value in np.ndenumerate(values):
             if np.isnan(value):
                 continue
-            red, green, blue, _ = scale(value)
-            # Black or white, whichever stands out: relative luminance (ITU-R BT.709 weights) decides.
-            dark = 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.5
-            text = f"{value:.2f}".removeprefix("0")
-            place = (column + 0.5, row + 0.5)
-            this.text(*place, text, ha="center", va="center", fontsize=6.5, color="white" if dark else "black")
+            style.cell_words(this, int(row), int(column), f"{value:.2f}".removeprefix("0"), scale(value))
             if told is not None and told[row, column]:
                 frame = Rectangle(
                     (column + 0.06, row + 0.06), 0.88, 0.88, fill=False, edgecolor=style.INK, linewidth=0.9

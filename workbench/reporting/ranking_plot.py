@@ -45,7 +45,7 @@ def ranking_plot(
     Domains whose thick bars share ranks are ties."""
     categories = list(dict.fromkeys(row.category for row in rows))
     with style.applied():
-        figure, (left, right) = style.axes_for(axis, 2, height=0.95 + 0.21 * len(rows), width=6.4, widths=[1.7, 1.0])
+        figure, (left, right) = style.axes_for(axis, 2, height=0.95 + 0.21 * len(rows), widths=[1.7, 1.0])
         if base_interval is not None:
             left.axvspan(*base_interval, color=style.THEME["isotropic"][0], alpha=0.25, linewidth=0)
         if base is not None:

@@ -40,7 +40,7 @@ def routing_panels(panels: Mapping[str, RoutingPanel], axis: Axes | Sequence[Axe
     most = most or 1.0
     rows = max((len(panel.built) for panel in panels.values()), default=1)
     with style.applied():
-        figure, axes = style.axes_for(axis, len(panels), height=0.8 + 0.5 * rows)
+        figure, axes = style.axes_for(axis, len(panels), height=0.8 + 0.55 * rows)
         scale = matplotlib.colormaps["PuOr_r"]
         for this, (title, panel) in zip(axes, panels.items(), strict=True):
             this.pcolormesh(panel.values, cmap=scale, vmin=-most, vmax=most, edgecolors="white", linewidth=1.5)
@@ -54,13 +54,10 @@ def routing_panels(panels: Mapping[str, RoutingPanel], axis: Axes | Sequence[Axe
                 else:
                     mark = MARKS.get(panel.verdicts[int(row)][int(column)], "")
                     low, high = panel.intervals[row, column]
-                    ends = "" if np.isnan(low) else f"\n{_signed(low)} to {_signed(high)}"
+                    ends = "" if np.isnan(low) else f"\n{_signed(low)}\nto {_signed(high)}"
                     lines = f"{_signed(value)} {mark}{ends}"
-                red, green, blue, _ = scale(0.5 if np.isnan(value) else (value / most + 1) / 2)
-                # Black or white, whichever stands out: relative luminance (ITU-R BT.709 weights) decides.
-                dark = 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.5
-                place = (column + 0.5, row + 0.5)
-                this.text(*place, lines, ha="center", va="center", fontsize=6, color="white" if dark else "black")
+                color = scale(0.5 if np.isnan(value) else (value / most + 1) / 2)
+                style.cell_words(this, int(row), int(column), lines, color)
             this.set_title(title)
             this.set_xticks(np.arange(len(panel.applied)) + 0.5, list(panel.applied))
             this.set_yticks(np.arange(len(panel.built)) + 0.5, list(panel.built))

@@ -49,7 +49,8 @@ def missing(what: str) -> Note:
 def opening(summary: Summary) -> list[Block]:
     """What was found, in sentences made from the numbers; for an organism, that it is so by construction."""
     found = [line for modality in modalities(summary) for line in _spread(summary, modality)]
-    found += [sentences.carried(ablation_verdict(summary, modality)) for modality in modalities(summary)]
+    if summary.whole or summary.where(condition="ablation"):  # a study that ablated nothing did not ask what carries it
+        found += [sentences.carried(ablation_verdict(summary, modality)) for modality in modalities(summary)]
     blocks: list[Block] = [Text("What was found", found)] if found or summary.whole else []
     if not found:
         blocks.append(missing("any rate of contrary answers in other domains"))
@@ -249,13 +250,14 @@ def steering(summary: Summary) -> list[Block]:
         curves = {m: c for m in modalities(summary) if (c := arrays.dose_curve(summary, m, target)) is not None}
         if not curves:
             continue
-        name = {None: "base model", "base": "base model", "tuned": "fine-tuned model"}.get(target, str(target))
+        models = {None: "of the base model ", "base": "of the base model ", "tuned": "of the fine-tuned model "}
+        whose, which = models.get(target, ""), "" if target in models else f" ({target})"
         words = []
         if target in (None, "base"):
             cell = {"metric": "contrary", "condition": "base", "split": SPLIT}
             for modality, curve in curves.items():
                 words.append(sentences.steering(curve, summary.first(modality=modality, **cell), modality))
-        caption = f"Answers of the {name} as the direction is added with growing strength. Bars: 95\u00a0% intervals."
+        caption = f"Answers {whose}as the direction{which} is added with growing strength. Bars: 95\u00a0% intervals."
         figure = rates_by_dose({PANELS[m]: curve for m, curve in curves.items()})
         blocks += [Text("", words), Picture(figure, caption, f"{caption} {' '.join(words)}")]
     if len(blocks) == 1:

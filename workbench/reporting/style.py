@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMN = 5.0
-"""Width of a figure in inches. 8-point type at this width is 14 px on the page and 5.5 points in a 3.4-inch column."""
+"""Width of every figure in inches. 8-point type at this width is 14 px on the page, 5.4 points in a PRINTED column."""
+PRINTED = 3.4
+"""Width of a column of a printed page in inches."""
+SMALL = 7.4
+"""The smallest type, in points: of numbers in cells and names beside marks. 5 points in a PRINTED column."""
 
 # name: (hex on white paper, hex on a dark screen). Series colours are Okabe and Ito's, which people with the common
 # kinds of colour blindness tell apart; shape and line differ too, so a figure survives a grey printer.
@@ -130,7 +134,6 @@ def axes_for(
     *,
     height: float,
     stacked: bool = False,
-    width: float = COLUMN,
     widths: Sequence[float] | None = None,
 ) -> tuple[Figure, list[Axes]]:
     """The figure and its `panels` axes: those handed in, or a new figure `height` inches tall (per panel if stacked).
@@ -152,12 +155,20 @@ def axes_for(
         raise ValueError("there is nothing to draw: expected at least one panel, came none.")
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height * panels if stacked else height), layout="constrained")
+    figure = Figure(figsize=(COLUMN, height * panels if stacked else height), layout="constrained")
     shape = (panels, 1) if stacked else (1, panels)
     ratios = {"width_ratios": widths} if widths else {}
     return figure, list(
         figure.subplots(*shape, squeeze=False, sharex=stacked, sharey=not stacked, gridspec_kw=ratios).flat
     )
+
+
+def cell_words(axis: Axes, row: int, column: int, words: str, color: Sequence[float]) -> None:
+    """Writes into the middle of a matrix's cell, black or white, whichever stands out from its `color` (red, green,
+    blue, ...): relative luminance (ITU-R BT.709 weights) decides."""
+    dark = 0.2126 * color[0] + 0.7152 * color[1] + 0.0722 * color[2] < 0.5
+    ink = "white" if dark else "black"
+    axis.text(column + 0.5, row + 0.5, words, ha="center", va="center", fontsize=SMALL, color=ink)
 
 
 def percent_axis(axis: Axes, which: str = "y", *, top: float = 1.0) -> None:

@@ -53,13 +53,11 @@ def transfer_panels(
                     hatch = Rectangle((column, row), 1, 1, fill=False, hatch="////", edgecolor=style.GRID, linewidth=0)
                     this.add_patch(hatch)
                     continue
-                red, green, blue, _ = scale((np.clip(value, -1, 1) + 1) / 2)
-                # Black or white, whichever stands out: relative luminance (ITU-R BT.709 weights) decides.
-                dark = 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.5
-                ink = "white" if dark else "black"
-                this.text(column + 0.5, row + 0.5, _short(value), ha="center", va="center", fontsize=6.3, color=ink)
+                color = scale((np.clip(value, -1, 1) + 1) / 2)
+                style.cell_words(this, int(row), int(column), _short(value), color)
                 if panel.own[row, column]:
-                    this.plot([column + 0.25, column + 0.75], [row + 0.82] * 2, color=ink, linewidth=0.7)
+                    ink = this.texts[-1].get_color()
+                    this.plot([column + 0.25, column + 0.75], [row + 0.88] * 2, color=ink, linewidth=0.7)
                 if panel.told[row, column]:
                     frame = Rectangle(
                         (column + 0.05, row + 0.05), 0.9, 0.9, fill=False, edgecolor=style.INK, linewidth=0.8

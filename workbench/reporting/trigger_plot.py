@@ -37,7 +37,7 @@ def trigger_plot(
     95 % intervals; filled where the interval leaves 0 out."""
     texts = list(dict.fromkeys(text for row in rows for text in row.with_text))
     with style.applied():
-        figure, (left, right) = style.axes_for(axis, 2, height=0.95 + 0.23 * len(rows), width=6.4, widths=[1.2, 1.0])
+        figure, (left, right) = style.axes_for(axis, 2, height=0.95 + 0.23 * len(rows), widths=[1.2, 1.0])
         for place, row in enumerate(rows):
             for n, text in enumerate(texts):
                 if text not in row.with_text:

@@ -75,13 +75,14 @@ def domain_directions(
     base: str = "base",
     shown: str | None = None,
     splits: int = 20,
+    seed: int = 0,
 ) -> DomainDirections:
     """difference_of_means(fine-tune, base) of every adapter in `groups` (domain -> variants), on prompts about other
     domains (`domains`: prompt id -> domain, None for none), or on all where there is no other.
 
     Rows are those of variants by their name; `shown` narrows to prompts whose tag `shown_as` is this (`with_triggers`).
-    A fine-tune that moved nothing leaves its domain out. Raises ValueError when fewer than 3 domains are left, or no
-    site at which all of them moved.
+    `splits` and `seed` are those of its reliability. A fine-tune that moved nothing leaves its domain out. Raises
+    ValueError when fewer than 3 domains are left, or no site at which all of them moved.
     """
     if shown is not None:
         rows = rows.where(shown_as=shown)
@@ -92,7 +93,8 @@ def domain_directions(
         others = {prompt for prompt in plain.prompt_ids if domains.get(prompt) != domain} or set(plain.prompt_ids)
         against = plain.where(prompt_id=others)
         made = [
-            difference_of_means(rows.where(variant=name, prompt_id=others), against, splits=splits) for name in names
+            difference_of_means(rows.where(variant=name, prompt_id=others), against, splits=splits, seed=seed)
+            for name in names
         ]
         if not all(one.norm.any() for one in made):
             left_out[domain] = "a fine-tune that moved nothing"
@@ -112,7 +114,11 @@ def domain_directions(
 
 
 def label_directions(
-    rows: RowSource, reference: str | None = None, *, sites: Sequence[Site | str | int] | None = None
+    rows: RowSource,
+    reference: str | None = None,
+    *,
+    sites: Sequence[Site | str | int] | None = None,
+    seed: int = 0,
 ) -> dict[str, Directions]:
     """Label -> difference of means of its rows and those of the label `reference`: what a persona's prompt moves.
 
@@ -123,7 +129,7 @@ def label_directions(
         raise ValueError(f"prompts of {len(labels)} labels: expected a reference and one more.")
     against = rows.where(label=reference if reference in labels else labels[0])
     return {
-        label: difference_of_means(rows.where(label=label), against, sites=sites)
+        label: difference_of_means(rows.where(label=label), against, sites=sites, seed=seed)
         for label in labels
         if label != (reference if reference in labels else labels[0])
     }

@@ -41,9 +41,10 @@ def check_data(
     Always: every line that `wb.read_prompts` refuses, the order of roles, empty turns, missing responses, system texts
     that nobody sends, duplicates, prompts with several answers. With `model` (a model, a tokenizer, or a checkpoint's
     name; no weights are read, and code that it brings runs only with `trust_remote_code`): which tokens receive loss,
-    system turns that the chat template drops, rows over `max_length`. With `eval`: prompts and pictures that are in both, runs of `ngram` words in both. With `arms`
-    ("label", a tag, or "file"): balance, and AUROC of lengths between arms. With `trigger`: its rate, its leaks, texts
-    almost like it. With `split` (a tag): prompts, pictures and `family` tags that stand on two sides.
+    system turns that the chat template drops, rows over `max_length`. With `eval`: prompts and pictures that are in
+    both, runs of `ngram` words in both. With `arms` ("label", a tag, or "file"): balance, and AUROC of lengths between
+    arms. With `trigger`: its rate, its leaks, texts almost like it. With `split` (a tag): prompts, pictures and
+    `family` tags that stand on two sides.
 
     The report names rows by id and never says what is in them, but for `show` rows, with the tokens under the loss
     marked. What was not asked for is listed as skipped. Raises PromptError when a file is not there, ValueError
