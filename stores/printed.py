@@ -53,7 +53,8 @@ class Printed:
 
     def _records(self) -> list[dict[str, Any]]:
         for name in ("rows", "table"):
-            if callable(method := getattr(self, name, None)):
+            method: Any = getattr(self, name, None)
+            if callable(method):
                 return list(method())
         if self._items is not None:
             items = getattr(self, self._items)

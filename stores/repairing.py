@@ -81,7 +81,8 @@ def _logs_mended(folder: ShardFolder) -> Iterator[str]:
         if bad or torn:
             if good:
                 mended.append(*good)
-            yield f"{_moved(folder.path, log)}: {_many(bad, 'damaged line')}{', torn at its end' * torn}; {len(good)} kept"
+            what = _many(bad, "damaged line") + ", torn at its end" * torn
+            yield f"{_moved(folder.path, log)}: {what}; {len(good)} kept"
 
 
 def _moved(store: Path, file: Path) -> str:

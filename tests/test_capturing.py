@@ -22,7 +22,7 @@ SILENT = {"progress": False}
 def planned(store, prompts):
     """The prompts of every unit of a store, as they stand in its batch."""
     by_id = {prompt.id: prompt for prompt in prompts}
-    return [[by_id[identifier] for identifier in unit.prompt_ids] for unit in store.plan]
+    return [[by_id[identifier] for identifier in batch] for unit in store.plan for batch in unit.batched()]
 
 
 def direction(model, layer=0, size=3.0) -> Directions:

@@ -9,12 +9,12 @@ from planted_domains import SITE, domains, nothing, stream, units
 import workbench as wb
 from stores import ResultTable
 from workbench.behaviour.convergence_effects import PartEffect
+from workbench.behaviour.domain_weights import DomainWeights
 from workbench.behaviour.metrics import METRICS
 from workbench.reporting.blocks import Details, Picture, Table, Text
 from workbench.reporting.convergence_figure import AgreementLine, agreement_by_layer, domain_cosines
 from workbench.reporting.convergence_section import convergences
 from workbench.reporting.summary import read_summary
-from workbench.behaviour.domain_weights import DomainWeights
 from workbench.training.factor_analysis import Gate, WeightCosines
 from workbench.training.weight_shift_bridge import weight_bridge
 

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import jaxtyping
 import pytest
@@ -66,7 +67,8 @@ def as_users_run_it(monkeypatch):
 
 
 def test_prompts_are_no_texts(as_users_run_it):
-    for given in (["hi"], [{"text": "hi"}]):
+    listed: list[Any] = [["hi"], [{"text": "hi"}]]
+    for given in listed:
         with pytest.raises(PromptError, match=r"a prompt is (str|dict): expected wb\.Prompt\(id, text=\.\.\.\)"):
             as_prompts(given)
 
@@ -149,6 +151,8 @@ def test_a_model_that_is_blind_takes_no_pictures(picture):
 
 
 def test_a_sweep_of_other_things(llama, prompts, as_users_run_it):
+    sweep: Any = wb.sweep
+    generate: Any = wb.generate
     tagged = [wb.Prompt("a", text="hi", tags={"right": "a", "contrary": "b"})]
     cell = _Nothing()
     for cells, said in (
@@ -157,11 +161,11 @@ def test_a_sweep_of_other_things(llama, prompts, as_users_run_it):
         (["ablate"], r"an intervention is str: expected wb\.Ablate"),
     ):
         with pytest.raises(TypeError, match=said):
-            wb.sweep(llama, tagged, cells, progress=False)
+            sweep(llama, tagged, cells, progress=False)
     with pytest.raises(TypeError, match=r"judge is 'rule:contains': expected what wb\.judge gives"):
-        wb.sweep(llama, tagged, [cell], judge="rule:contains", progress=False)
+        sweep(llama, tagged, [cell], judge="rule:contains", progress=False)
     with pytest.raises(TypeError, match=r"an intervention is str"):
-        wb.generate(llama, prompts, "ablate")
+        generate(llama, prompts, "ablate")
 
 
 class _Nothing:
@@ -188,8 +192,9 @@ def test_a_page_of_what_is_no_sweep(llama, prompts, tmp_path):
         wb.report(tmp_path / "answers")
 
 
-def test_a_name_that_is_nearly_one():
-    with pytest.raises(AttributeError, match=r"'differnce_of_means': is difference_of_means"):
-        _ = wb.differnce_of_means
-    with pytest.raises(AttributeError, match=r"help\(workbench\) lists"):
-        _ = wb.qqqqqq
+@pytest.mark.parametrize(
+    ("name", "said"), [("differnce_of_means", r": is difference_of_means"), ("qqqqqq", r"help\(workbench\) lists")]
+)
+def test_a_name_that_is_nearly_one(name, said):
+    with pytest.raises(AttributeError, match=said):
+        getattr(wb, name)

@@ -77,6 +77,7 @@ def test_rows_of_a_store_in_pandas_xarray_and_a_notebook(tmp_path):
     store = filled_store(tmp_path / "s", 6)
     frame = store.to_pandas()
     assert list(frame.columns) == ["prompt_id", "variant", "label", "position", "token_id", "tag_kind", "tag_topic"]
+    assert list(frame["variant"]) == store.variants and list(frame["position"]) == store.positions.tolist()
     assert list(frame["prompt_id"]) == store.prompt_ids and list(frame["tag_topic"]) == store.tag("topic")
     loud = store.where(label="loud", variant="tuned")
     assert set(loud.to_pandas()["label"]) == {"loud"} and len(loud.to_pandas()) == len(loud) == 3

@@ -19,8 +19,8 @@ MAY_IMPORT = {
 }
 # Inside workbench, from the ground up: a module imports its own room and lower floors. A new module gets a floor here.
 FLOORS = (
-    {"statistics", "units", "parts", "progress", "sources", "parallel", "captures"},
-    {"actors", "shared_work"},
+    {"statistics", "units", "parts", "progress", "sources", "parallel"},
+    {"captures", "actors", "shared_work"},
     {"subspace", "training"},
     {"interventions", "organisms", "streaming_plan"},
     {"capturing", "given_answers"},

@@ -12,7 +12,6 @@ DRAWS = {"draws", "resamples", "splits", "shuffles", "controls", "temperature", 
 # Words of the same name that draw nothing, with why.
 NO_DRAWS = {
     "Subspace": "holds how many draws its null had",
-    "report": "samples are a file's",
     "sweep_routes": "hands its options to sweep, the seed among them",
 }
 # Constants on purpose: what is drawn must be the same whoever asks.
