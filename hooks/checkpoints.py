@@ -145,5 +145,5 @@ def from_pretrained(
         )
     if tokenizer is None and processor is None:
         tokenizer = checkpoint_tokenizer(name, revision, trusted=trusted)
-    refuse_silent(name, tokenizer or processor.tokenizer)
+    refuse_silent(name, tokenizer or getattr(processor, "tokenizer", None))
     return module, tokenizer, processor

@@ -53,11 +53,10 @@ class Printed:
 
     def _records(self) -> list[dict[str, Any]]:
         for name in ("rows", "table"):
-            method: Any = getattr(self, name, None)
-            if callable(method):
-                return list(method())
+            if callable(getattr(self, name, None)):
+                return list(getattr(self, name)())
         if self._items is not None:
-            items = getattr(self, self._items)
+            items: Any = getattr(self, self._items)
             return [record(item) for item in (items.values() if isinstance(items, Mapping) else items)]
         return _by_key(self) or [record(self)]
 
