@@ -211,8 +211,8 @@ class ShardFolder:
         if lost:
             others = f", with {len(lost) - 1} others" if len(lost) > 1 else ""
             raise StoreMissing(
-                f"{self.shard_path(lost[0])} was committed (unit {lost[0].key!r}) and is gone{others}: reading on would leave "
-                "rows out silently. Mend: run the same command again; it makes the missing units anew."
+                f"{self.shard_path(lost[0])} was committed (unit {lost[0].key!r}) and is gone{others}: reading on "
+                "would silently leave rows out. Mend: run the same command again; it makes the missing units anew."
             )
         return present
 

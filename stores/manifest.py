@@ -115,8 +115,8 @@ def read_manifest(folder: Path, kind: str | None = None, limits: Limits = LIMITS
         parts = [folder / name for name in (schema.PLAN, schema.SHARDS)]
         if left := [part.name for part in parts if safe_text.plain_folder(part) and any(part.iterdir())]:
             raise StoreMissing(
-                f"{path} is gone, while {' and '.join(left)} {'is' if len(left) == 1 else 'are'} there: expected all of "
-                "a store. Mend: restore it from a copy, or make the store anew in another folder."
+                f"{path} is gone, while {' and '.join(left)} {'is' if len(left) == 1 else 'are'} there: expected all "
+                "of a store. Mend: restore it from a copy, or make the store anew in another folder."
             ) from None
         raise StoreMissing(
             f"{folder} holds no store: expected {schema.MANIFEST} in it. Mend: check the path, or create it."
