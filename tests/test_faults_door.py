@@ -30,6 +30,7 @@ ALLOWED = {
     ("workbench/training/adapters.py", "save_pretrained"): "into the draft of published.publish",
     ("workbench/organisms/checkpoint.py", "save_pretrained"): "into the draft of drafted_folder",
     ("workbench/organisms/build.py", "save"): "checkpoint.save, which has a draft",
+    ("workbench/cli.py", "open"): "the null device, where nobody reads what is printed",
     ("workbench/planning/training.py", "TemporaryDirectory"): "a stand-in Trainer asks for one, and leaves it empty",
 }  # fmt: skip
 
