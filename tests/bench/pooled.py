@@ -18,7 +18,7 @@ from unittest import mock
 
 import torch
 from clocks import SETTING, wall_seconds
-from measure import Line
+from measure import Line, main
 from models import byte_tokenizer, long_prompts, made, small
 from pairs import paired
 from scratch import scratch
@@ -61,16 +61,19 @@ def _of_model(config: Any, quick: bool) -> Iterator[Line]:
 
 @contextmanager
 def _every_core() -> Iterator[int]:
-    """All cores of this machine, not the one that a benchmark is pinned to."""
+    """All cores of this machine and as many threads, not the one that a benchmark is pinned to: the harder case, as the
+    writer's thread has no core to itself."""
     if SETTING.tiny or not hasattr(os, "sched_setaffinity"):
         yield 1
         return
-    pinned = os.sched_getaffinity(0)
+    pinned, threads = os.sched_getaffinity(0), torch.get_num_threads()
     os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    torch.set_num_threads(os.cpu_count() or 1)
     try:
         yield len(os.sched_getaffinity(0))
     finally:
         os.sched_setaffinity(0, pinned)
+        torch.set_num_threads(threads)
 
 
 def _processor_share(model: Any, prompts: list[wb.Prompt], to: Path, asked: dict[str, Any]) -> float:
@@ -88,3 +91,7 @@ def _processor_share(model: Any, prompts: list[wb.Prompt], to: Path, asked: dict
         store = wb.capture(model, prompts, to=to, **asked)
     assert not store.missing() and len(work) == len(store.plan)
     return sum(work) / (time.process_time() - worked)
+
+
+if __name__ == "__main__":
+    main("pooled", shares)

@@ -34,13 +34,15 @@ BENCHMARKS = {
     "kernels": "B8",
     "decode": "B9",
     "store": "B10",
+    "pooled": "B10",
     "stats": "B11",
     "plan": "B12",
     "workflow": "B13",
     "population": "B14",
     "layer_study": "B15",
 }
-ON_GPU = [name for name in BENCHMARKS if name not in ("store", "plan")]  # the others' numbers do not depend on it
+# Those whose numbers depend on the device.
+ON_GPU = [name for name in BENCHMARKS if name not in ("store", "pooled", "plan")]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -30,7 +30,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from measure import SETTING, Line, Ratio, main, paired  # first: it puts the checkout on the path
-from pooled import shares
 
 # isort: split
 import hashlib
@@ -222,7 +221,6 @@ def lines(quick: bool) -> Iterator[Line]:
         yield from sha256_lines(folder, pooled)
         for dtype in DTYPES:
             yield from layer_read(folder, dtype, shape)
-    yield from shares(quick)
 
 
 if __name__ == "__main__":
