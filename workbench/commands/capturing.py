@@ -35,7 +35,10 @@ def add_capturing(add: Add) -> None:
         help="base, tuned, ...: on the same batches, so that rows pair (default: tuned alone with --adapter)",
     )
     capture.add_argument(
-        "--max-tokens", type=int, metavar="N", help="padded tokens of one unit (default: 2,048, on a GPU 8,192)"
+        "--max-tokens",
+        type=int,
+        metavar="N",
+        help="padded tokens of one forward (default: 2,048, on a GPU 8,192); given, each forward is a commit",
     )
     add_sharing(capture)
 
